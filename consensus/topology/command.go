@@ -1,0 +1,102 @@
+package topology
+
+import "github.com/ganglion-mesh/ganglion/intent"
+
+// Command is one change of the topology: exactly one field is set. It is what
+// the leader proposes and what every voter applies.
+type Command struct {
+	Found      *Found      `json:"found,omitempty"`
+	PutIntents *PutIntents `json:"put_intents,omitempty"`
+	DeleteApp  *DeleteApp  `json:"delete_app,omitempty"`
+	SetRunning *SetRunning `json:"set_running,omitempty"`
+	RestartApp *RestartApp `json:"restart_app,omitempty"`
+	EnrolHost  *EnrolHost  `json:"enrol_host,omitempty"`
+	RemoveHost *RemoveHost `json:"remove_host,omitempty"`
+	SetDrain   *SetDrain   `json:"set_drain,omitempty"`
+	PutToken   *PutToken   `json:"put_token,omitempty"`
+	Place      *Place      `json:"place,omitempty"`
+	SetRollout *SetRollout `json:"set_rollout,omitempty"`
+	Heartbeat  *Heartbeat  `json:"heartbeat,omitempty"`  // proves that the log commits; changes nothing
+	RequestID  string      `json:"request_id,omitempty"` // idempotency key of a client's write; the result is remembered
+}
+
+// Found gives a new mesh its identity and trust. Applied once.
+type Found struct {
+	MeshID    string `json:"mesh_id"`
+	Name      string `json:"name"`
+	CACert    []byte `json:"ca_cert"` // PEM
+	CAKey     []byte `json:"ca_key"`  // PEM; never leaves the voters
+	GossipKey []byte `json:"gossip_key"`
+}
+
+// PutIntents declares apps. Expect holds, for each app that the writer looked
+// at, the Modified index it saw (0: absent); any other value rejects the whole
+// command. With Prune, apps of the same Set that Intents does not name are
+// removed.
+type PutIntents struct {
+	Intents intent.Intents    `json:"intents"`
+	Expect  map[string]uint64 `json:"expect,omitempty"`
+	Set     string            `json:"set,omitempty"`
+	Prune   bool              `json:"prune,omitempty"`
+}
+
+// DeleteApp removes an app; its copies stop by its stop rule.
+type DeleteApp struct {
+	Name string `json:"name"`
+}
+
+// SetRunning stops or starts an app (N nil) or one copy of it.
+type SetRunning struct {
+	App     string `json:"app"`
+	N       *int   `json:"n,omitempty"`
+	Stopped bool   `json:"stopped"`
+}
+
+// RestartApp asks for a restart of all copies of an app (N nil) or of one.
+type RestartApp struct {
+	App string `json:"app"`
+	N   *int   `json:"n,omitempty"`
+}
+
+// EnrolHost adds a host to the roster, or updates its identity.
+type EnrolHost struct {
+	Name string `json:"name"`
+	ID   string `json:"id"` // made by the host at enrolment; tells two hosts of one name apart
+}
+
+// RemoveHost takes a host off the roster. Its placements become unplaced.
+type RemoveHost struct {
+	Name string `json:"name"`
+	ID   string `json:"id"`
+}
+
+// SetDrain sets a host's drain state.
+type SetDrain struct {
+	Host  string `json:"host"`
+	Drain Drain  `json:"drain"`
+}
+
+// PutToken stores a join token by the hash of its secret.
+type PutToken struct {
+	ID   string `json:"id"`
+	Role string `json:"role"`
+	Hash []byte `json:"hash"`
+}
+
+// Place changes placements: Remove first, then Put. Expect, if not zero, is the
+// revision the decision was made at; the command is rejected if placements,
+// intents or hosts have changed since.
+type Place struct {
+	Expect uint64      `json:"expect,omitempty"`
+	Put    []Placement `json:"put,omitempty"`
+	Remove []CopyKey   `json:"remove,omitempty"`
+}
+
+// SetRollout records the progress of an app's change of version.
+type SetRollout struct {
+	App     string  `json:"app"`
+	Rollout Rollout `json:"rollout"`
+}
+
+// Heartbeat is the no-op by which a leader proves that its log commits.
+type Heartbeat struct{}
