@@ -1,0 +1,20 @@
+#!/bin/sh
+# Installs what the tests use and a bare machine lacks: namespaces, firewalls
+# and a bootable host for the systemd tests. Does nothing where it may not, or
+# where everything is there; the tests that need more than there is skip by name.
+set -eu
+
+want="ip:iproute2 nft:nftables debootstrap:debootstrap systemd-nspawn:systemd-container cc:gcc"
+missing=
+for pair in $want; do
+	command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
+done
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+	echo "test-deps: not installed:$missing; the tests that need them will skip" >&2
+	exit 0
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# shellcheck disable=SC2086 # a list of words
+apt-get install -y -qq --no-install-recommends $missing >/dev/null
