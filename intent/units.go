@@ -39,7 +39,7 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil
 func (d *Duration) UnmarshalText(text []byte) error {
 	v, err := time.ParseDuration(string(text))
 	if err != nil {
-		return fmt.Errorf("%q is not a duration such as 500ms, 5s or 2m", text)
+		return fmt.Errorf("%s is not a duration such as 500ms, 5s or 2m", quote(string(text)))
 	}
 	*d = Duration(v)
 	return nil
@@ -84,9 +84,15 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 			break
 		}
 	}
-	v, err := strconv.ParseFloat(strings.TrimSpace(s), 64)
-	if err != nil || v < 0 || v*float64(unit) >= 1<<62 {
-		return fmt.Errorf("%q is not a size such as 512KiB, 256MiB or 2GB", text)
+	s = strings.TrimSpace(s)
+	// Whole numbers stay exact: what String prints is read back as it was.
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil && n >= 0 && n < (1<<62)/int64(unit) {
+		*b = Bytes(n) * unit
+		return nil
+	}
+	v, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(v >= 0 && v*float64(unit) < 1<<62) { // also refuses NaN
+		return fmt.Errorf("%s is not a size such as 512KiB, 256MiB or 2GB", quote(string(text)))
 	}
 	*b = Bytes(v * float64(unit))
 	return nil
