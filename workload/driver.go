@@ -88,14 +88,15 @@ type Handle interface {
 	Exited() <-chan Exit
 	// Stop ends the copy and all its descendants: sig, up to grace, then kill of
 	// the whole group. It returns when none of them runs. With grace zero it
-	// kills at once.
+	// kills at once. Before it returns nil, Exited has received the exit.
 	Stop(ctx context.Context, sig syscall.Signal, grace time.Duration) error
 	// Signal sends sig to the copy's first process.
 	Signal(sig syscall.Signal) error
 }
 
 // Driver runs copies on this host. All methods may be called concurrently, for
-// one copy only one at a time.
+// one copy only one at a time; save Exec, which may overlap with anything, so
+// that a slow check never stands before a restart.
 type Driver interface {
 	// Start launches start number n of a copy and returns once its exec has
 	// succeeded. What is slow (directories, users, output files) is prepared at

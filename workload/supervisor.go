@@ -1,0 +1,328 @@
+package workload
+
+import (
+	"fmt"
+	"syscall"
+	"time"
+)
+
+// retryStop is when a stop that failed is tried again, and waitTurn when a start
+// that waits for something of our own is.
+const (
+	retryStop = time.Second
+	waitTurn  = 250 * time.Millisecond
+)
+
+// Supervisor keeps one copy as its target says. It is a state machine without a
+// clock, a goroutine or any effect: Step takes in what happened and returns what
+// to do, and whoever runs it answers each Start and Stop with an input. It is
+// not safe for concurrent use.
+//
+// It is level-triggered: after each input it looks at what is wanted and what
+// runs and takes the one step that leads from here to there. An action in
+// flight is always waited for, so that at most one instance of a copy exists.
+type Supervisor struct {
+	jitter func() float64
+
+	want    *Target
+	decided bool     // a Want has come: until then a running copy is left alone
+	rule    StopRule // of the last target
+
+	inst     *Instance
+	inFlight State // StateStarting or StateStopping while an action is; else empty
+	health   health
+
+	// What follows belongs to the generation being worked on.
+	generation uint64
+	born       time.Time // when work on it began
+	starts     int       // start number of the last instance
+	backoff    backoff
+	retryAt    time.Time // no start, or second try of a stop, before it
+	fast       bool      // the next start follows an end at once
+	proved     bool      // it has been stable once
+	exitAt     time.Time // of the last end, for how long the next start took
+	restart    NoteKind  // what the next start answers; empty: it is a first one
+	failure    failure
+	why        string
+
+	asked      bool // a restart, not yet begun
+	stopWhy    string
+	stopCause  NoteKind
+	readySince time.Time // zero: not ready
+	toldSick   bool
+	toldHuman  time.Time
+}
+
+type failure struct {
+	state State // what the copy shows while nothing runs: backoff, failed or pending
+	bad   bool  // the generation cannot work as it is
+	port  bool
+}
+
+// NewSupervisor returns a supervisor of a copy that does not run. Jitter returns
+// a number in [0,1) for each wait that is spread.
+func NewSupervisor(jitter func() float64) *Supervisor {
+	return &Supervisor{jitter: jitter}
+}
+
+// Step takes in one input at the time now, which never goes back.
+func (s *Supervisor) Step(now time.Time, in Input) Output {
+	var out Output
+	switch in := in.(type) {
+	case Want:
+		s.onWant(now, in.Target)
+	case Adopted:
+		s.onAdopted(now, in.Instance)
+	case Started:
+		s.onStarted(now, in.Instance, &out)
+	case StartFailed:
+		s.onStartFailed(now, in, &out)
+	case Exited:
+		s.onExited(now, in.Exit, &out)
+	case StopEnded:
+		s.onStopEnded(now, in, &out)
+	case Probed:
+		if s.inst != nil {
+			s.health.result(now, in.Check, in.Outcome, in.Why)
+		}
+	case RestartAsked:
+		s.asked = s.want != nil && s.want.Stopped == ""
+	}
+	s.advance(now, &out)
+	out.Wake = s.wake(now)
+	return out
+}
+
+func (s *Supervisor) onWant(now time.Time, t *Target) {
+	s.decided, s.want = true, t
+	if t != nil {
+		s.rule = t.Policy.Stop
+	}
+	if t == nil || s.generation == t.Generation && !s.born.IsZero() {
+		return
+	}
+	s.begin(now, t.Generation)
+	if s.inst != nil && s.inst.Spec.Generation == t.Generation {
+		s.starts = s.inst.Start
+		s.health = newHealth(now, t.Policy, true)
+	}
+}
+
+// begin forgets what was learnt about another generation.
+func (s *Supervisor) begin(now time.Time, generation uint64) {
+	s.generation, s.born = generation, now
+	s.starts, s.backoff, s.retryAt = 0, backoff{}, time.Time{}
+	s.restart, s.failure, s.why = "", failure{}, ""
+	s.asked, s.fast, s.proved, s.toldHuman = false, false, false, time.Time{}
+}
+
+// onAdopted keeps the instance; its health is judged once its policy is known.
+func (s *Supervisor) onAdopted(now time.Time, inst Instance) {
+	s.inst = &inst
+	if s.want != nil && s.want.Generation == inst.Spec.Generation {
+		s.starts = inst.Start
+		s.health = newHealth(now, s.want.Policy, true)
+	}
+}
+
+func (s *Supervisor) onStarted(now time.Time, inst Instance, out *Output) {
+	s.inFlight, s.inst = "", &inst
+	if inst.Spec.Generation == s.generation {
+		s.starts = inst.Start
+	}
+	s.retryAt, s.asked, s.fast = time.Time{}, false, false
+	if s.failure.state != StateBackoff {
+		s.why = "" // a start refused; one that ended says so until the next is ready
+	}
+	s.failure.state, s.failure.port = "", false
+	if s.want != nil {
+		s.health = newHealth(now, s.want.Policy, false)
+	}
+	s.toldSick, s.readySince = false, time.Time{}
+	note := Note{Kind: NoteStarted, Instance: inst}
+	if s.restart != "" {
+		note = Note{Kind: NoteRestarted, Cause: s.restart, Instance: inst, After: now.Sub(s.exitAt), By: "agent"}
+	}
+	s.restart = note.Kind
+	s.tell(out, note)
+}
+
+func (s *Supervisor) onStartFailed(now time.Time, in StartFailed, out *Output) {
+	s.inFlight, s.asked, s.fast = "", false, false
+	s.why = in.Why
+	s.failure.port = in.Kind == FailedPort
+	if s.want == nil {
+		return
+	}
+	p := s.want.Policy
+	switch in.Kind {
+	case FailedForGood:
+		s.failure.state, s.failure.bad = StateFailed, true
+		s.retryAt = now.Add(slow(p, s.jitter()))
+		s.needsHuman(now, out)
+	case FailedPort:
+		s.failure.state = StatePending
+		s.retryAt = now.Add(grown(3, p, s.jitter()))
+	case FailedWaiting:
+		s.failure.state = StatePending
+		s.retryAt = now.Add(waitTurn)
+	default:
+		s.countFailure(now, out)
+	}
+}
+
+// onExited handles an end that nobody asked for. Where PID 1 has started a
+// successor, that one is supervised and only the count is ours.
+func (s *Supervisor) onExited(now time.Time, exit Exit, out *Output) {
+	if s.inst == nil {
+		return
+	}
+	gone := *s.inst
+	s.exitAt = now
+	s.tell(out, Note{Kind: NoteExited, Cause: s.restart, Instance: gone, Exit: exit})
+	s.inst, s.readySince, s.restart = nil, time.Time{}, NoteExited
+	if s.want == nil || gone.Spec.Generation != s.want.Generation {
+		s.restart = ""
+		s.inst = exit.Successor
+		return
+	}
+	s.why = describe(exit)
+	s.countFailure(now, out)
+	if exit.Successor == nil {
+		return
+	}
+	s.inst, s.starts = exit.Successor, exit.Successor.Start
+	s.health, s.toldSick = newHealth(now, s.want.Policy, false), false
+	s.retryAt, s.failure.state = time.Time{}, ""
+	s.restart = NoteRestarted
+	s.tell(out, Note{Kind: NoteRestarted, Cause: NoteExited, Instance: *s.inst, After: now.Sub(exit.At), By: "pid1"})
+}
+
+// countFailure spends a restart and says when it may take place.
+func (s *Supervisor) countFailure(now time.Time, out *Output) {
+	p := s.want.Policy
+	wait, over := s.backoff.next(now, p, s.jitter())
+	s.retryAt = now.Add(wait)
+	s.failure.state = StateBackoff
+	if over {
+		s.failure.bad = true
+		s.why = fmt.Sprintf("%s; restarted %d times within %s, now trying every %s", s.why, p.Limit, p.Window, p.BackoffMax)
+		s.needsHuman(now, out)
+	}
+	s.fast = wait == 0
+}
+
+func (s *Supervisor) onStopEnded(now time.Time, in StopEnded, out *Output) {
+	s.inFlight = ""
+	if s.inst == nil {
+		return
+	}
+	if in.Err != nil {
+		s.why = "stop: " + in.Err.Error()
+		s.retryAt = now.Add(retryStop)
+		return
+	}
+	s.tell(out, Note{Kind: NoteStopped, Cause: s.stopCause, Instance: *s.inst, Exit: in.Exit, Why: s.stopWhy})
+	sick := s.stopCause == NoteUnhealthy && s.want != nil && s.inst.Spec.Generation == s.want.Generation
+	s.inst, s.readySince, s.retryAt, s.exitAt = nil, time.Time{}, time.Time{}, now
+	s.stopCause = ""
+	switch {
+	case sick:
+		s.restart = NoteStopped
+		s.countFailure(now, out)
+	case s.asked:
+		s.restart = NoteStopped
+	default:
+		s.restart = ""
+	}
+}
+
+// advance takes the step from what runs to what is wanted.
+func (s *Supervisor) advance(now time.Time, out *Output) {
+	switch {
+	case s.inFlight != "" || !s.decided:
+	case s.inst != nil:
+		s.tend(now, out)
+	case s.want != nil && s.want.Stopped == "" && (s.asked || !now.Before(s.retryAt)):
+		s.inFlight = StateStarting
+		out.Actions = append(out.Actions, Start{N: s.starts + 1, Fast: s.fast && s.starts > 0})
+	}
+}
+
+// tend looks after a running copy: ends it if it should not be, else watches its
+// health.
+func (s *Supervisor) tend(now time.Time, out *Output) {
+	if why := s.unwanted(); why != "" {
+		s.stop(now, why, "", out)
+		return
+	}
+	if s.readySince.IsZero() && s.health.ready(now) {
+		s.readySince, s.toldSick = now, false
+		s.why = ""
+		s.tell(out, Note{Kind: NoteReady, Cause: s.restart, Instance: *s.inst, After: now.Sub(s.health.began)})
+	}
+	if why, live, bad := s.health.unhealthy(); bad {
+		s.sick(why, out)
+		if live {
+			s.stop(now, "unhealthy: "+why, NoteUnhealthy, out)
+			return
+		}
+	}
+	if !s.readySince.IsZero() && now.Sub(s.readySince) >= s.want.Policy.Stable {
+		s.backoff.stable()
+		s.failure.bad, s.proved = false, true
+	}
+	for _, i := range s.health.due(now) {
+		out.Actions = append(out.Actions, Probe{Check: i})
+	}
+}
+
+// sick takes in that the copy is unhealthy. A generation that was never stable
+// is taken for one that cannot work as it is.
+func (s *Supervisor) sick(why string, out *Output) {
+	s.readySince, s.why = time.Time{}, why
+	if s.toldSick {
+		return
+	}
+	s.toldSick = true
+	s.failure.bad = s.failure.bad || !s.proved
+	s.tell(out, Note{Kind: NoteUnhealthy, Cause: s.restart, Instance: *s.inst, Why: why})
+}
+
+// unwanted says why the running copy should end; empty if it should not.
+func (s *Supervisor) unwanted() string {
+	switch spec := s.inst.Spec; {
+	case s.want == nil:
+		return "no longer placed on this host"
+	case s.want.Stopped != "":
+		return s.want.Stopped
+	case spec.Version != s.want.Version:
+		return "replaced by version " + s.want.Version
+	case spec.Generation != s.want.Generation, s.asked:
+		return "asked to restart"
+	}
+	return ""
+}
+
+func (s *Supervisor) stop(now time.Time, why string, cause NoteKind, out *Output) {
+	if now.Before(s.retryAt) {
+		return // a stop has just failed
+	}
+	rule := s.rule
+	if rule == (StopRule{}) { // adopted, and never placed here since
+		rule = StopRule{Signal: syscall.SIGTERM, Grace: 10 * time.Second}
+	}
+	s.inFlight, s.stopWhy, s.stopCause = StateStopping, why, cause
+	out.Actions = append(out.Actions, Stop{Rule: rule})
+}
+
+// needsHuman tells at most once a window that local restarts do not help.
+func (s *Supervisor) needsHuman(now time.Time, out *Output) {
+	if !s.toldHuman.IsZero() && now.Sub(s.toldHuman) < s.want.Policy.Window {
+		return
+	}
+	s.toldHuman = now
+	s.tell(out, Note{Kind: NoteNeedsHuman, Cause: s.restart, Why: s.why})
+}
+
+func (s *Supervisor) tell(out *Output, n Note) { out.Actions = append(out.Actions, Tell{Note: n}) }
