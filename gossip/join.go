@@ -1,0 +1,147 @@
+package gossip
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+const (
+	retryFirst    = 500 * time.Millisecond
+	resolveMax    = 5 * time.Second
+	joinAtOnce    = 3                // hosts asked in one attempt; one that answers is enough
+	strangerAfter = 30 * time.Second // a seed that is no member is asked this often, and up to twice as late
+)
+
+// tend brings this host into the mesh and keeps it there. Alone, it asks seeds
+// and known peers for ever. In company, it now and then asks a seed that is no
+// member, so that two meshes of one id that never met still become one; hosts
+// that failed are asked again by serf itself.
+func (p *Pool) tend(ctx context.Context, known []netip.AddrPort) {
+	attempt := 0
+	for ctx.Err() == nil {
+		if p.alone() {
+			p.join(ctx, p.candidates(ctx, known))
+			attempt++
+			pause(ctx, fullJitter(attempt, p.cfg.Timing.JoinRetryMax))
+			continue
+		}
+		attempt = 0
+		if !p.companyFor(ctx, strangerAfter+rand.N(strangerAfter)) {
+			continue
+		}
+		if strangers := p.candidates(ctx, nil); len(strangers) > 0 {
+			p.join(ctx, strangers[:1])
+		}
+	}
+}
+
+// companyFor waits, and says whether this host was in company all the time.
+func (p *Pool) companyFor(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		changed := p.Changed()
+		if p.alone() {
+			return false
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer.C:
+			return true
+		case <-changed:
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// fullJitter waits anything from nothing to twice as long as the time before: a
+// thousand hosts whose seed returns do not return together.
+func fullJitter(attempt int, most time.Duration) time.Duration {
+	upper := retryFirst << min(attempt, 16)
+	return rand.N(min(upper, most)) + 1
+}
+
+// join asks some of the hosts. When it returns without a problem, this host has
+// every member and everyone's vitals.
+func (p *Pool) join(ctx context.Context, hosts []netip.AddrPort) {
+	s := p.running()
+	if s == nil || ctx.Err() != nil || len(hosts) == 0 {
+		return
+	}
+	var texts []string
+	for _, h := range hosts[:min(len(hosts), joinAtOnce)] {
+		texts = append(texts, h.String())
+	}
+	n, err := s.Join(texts, true)
+	p.refresh()
+	if n > 0 && !p.alone() {
+		p.table.announce()
+		p.setJoined(nil)
+		return
+	}
+	if err = joinProblem(err); err != nil && ctx.Err() == nil {
+		p.setJoined(err)
+		p.cfg.Logger.Info("not joined yet", "asked", texts, "err", err)
+	}
+}
+
+// candidates are the addresses worth asking, in random order: seeds and known
+// peers, less this host and those it already counts among the living.
+func (p *Pool) candidates(ctx context.Context, known []netip.AddrPort) []netip.AddrPort {
+	all := slices.Clone(known)
+	for _, s := range p.cfg.Seeds {
+		addrs, err := p.resolve(ctx, s)
+		if err != nil {
+			p.setJoined(joinProblem(err))
+			p.cfg.Logger.Info("seed not found", "seed", s, "err", err)
+		}
+		all = append(all, addrs...)
+	}
+	skip := map[netip.AddrPort]bool{p.self: true}
+	for _, m := range p.Members() {
+		if ip, err := netip.ParseAddr(m.Addr); err == nil && m.Status == StatusAlive {
+			skip[netip.AddrPortFrom(ip, uint16(m.Port))] = true
+		}
+	}
+	var out []netip.AddrPort
+	for _, a := range all {
+		if !skip[a] {
+			skip[a] = true
+			out = append(out, a)
+		}
+	}
+	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out
+}
+
+// resolve looks a seed up anew each time: its address may change.
+func (p *Pool) resolve(ctx context.Context, seed string) ([]netip.AddrPort, error) {
+	host, port, err := splitSeed(seed, DefaultPort)
+	if err != nil {
+		return nil, err
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return []netip.AddrPort{netip.AddrPortFrom(ip.Unmap(), port)}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, resolveMax)
+	defer cancel()
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	var out []netip.AddrPort
+	for _, ip := range ips {
+		out = append(out, netip.AddrPortFrom(ip.Unmap(), port))
+	}
+	return out, err
+}
