@@ -14,10 +14,15 @@ type Command struct {
 	RemoveHost *RemoveHost `json:"remove_host,omitempty"`
 	SetDrain   *SetDrain   `json:"set_drain,omitempty"`
 	PutToken   *PutToken   `json:"put_token,omitempty"`
+	DropToken  *DropToken  `json:"drop_token,omitempty"`
 	Place      *Place      `json:"place,omitempty"`
 	SetRollout *SetRollout `json:"set_rollout,omitempty"`
-	Heartbeat  *Heartbeat  `json:"heartbeat,omitempty"`  // proves that the log commits; changes nothing
-	RequestID  string      `json:"request_id,omitempty"` // idempotency key of a client's write; the result is remembered
+	Heartbeat  *Heartbeat  `json:"heartbeat,omitempty"` // proves that the log commits; changes nothing
+
+	// RequestID is the idempotency key of a client's write. A second command with
+	// the key of one that was accepted changes nothing and answers what the first
+	// did, as long as the first is among the last few thousand.
+	RequestID string `json:"request_id,omitempty"`
 }
 
 // Found gives a new mesh its identity and trust. Applied once.
@@ -33,6 +38,10 @@ type Found struct {
 // at, the Modified index it saw (0: absent); any other value rejects the whole
 // command. With Prune, apps of the same Set that Intents does not name are
 // removed.
+//
+// The intents are normalized and validated by whoever proposes them: what is
+// valid may differ between releases, and voters of two releases must not come
+// to different states. Apply checks only what keeps the state sane.
 type PutIntents struct {
 	Intents intent.Intents    `json:"intents"`
 	Expect  map[string]uint64 `json:"expect,omitempty"`
@@ -52,7 +61,8 @@ type SetRunning struct {
 	Stopped bool   `json:"stopped"`
 }
 
-// RestartApp asks for a restart of all copies of an app (N nil) or of one.
+// RestartApp asks for a restart of all copies of an app (N nil) or of one. All
+// copies restart by the app's update policy, one copy at once.
 type RestartApp struct {
 	App string `json:"app"`
 	N   *int   `json:"n,omitempty"`
@@ -70,7 +80,8 @@ type RemoveHost struct {
 	ID   string `json:"id"`
 }
 
-// SetDrain sets a host's drain state.
+// SetDrain sets a host's drain state: users ask for draining and for none,
+// Decide for drained once nothing is placed there.
 type SetDrain struct {
 	Host  string `json:"host"`
 	Drain Drain  `json:"drain"`
@@ -83,16 +94,23 @@ type PutToken struct {
 	Hash []byte `json:"hash"`
 }
 
-// Place changes placements: Remove first, then Put. Expect, if not zero, is the
-// revision the decision was made at; the command is rejected if placements,
-// intents or hosts have changed since.
+// DropToken revokes a join token.
+type DropToken struct {
+	ID string `json:"id"`
+}
+
+// Place changes placements: Remove first, then Put. Every Put begins a new
+// generation of its copy, even if nothing else differs: that is a restart.
+// Expect, if not zero, is the revision the decision was made at; the command is
+// rejected if the revision has moved since.
 type Place struct {
 	Expect uint64      `json:"expect,omitempty"`
 	Put    []Placement `json:"put,omitempty"`
 	Remove []CopyKey   `json:"remove,omitempty"`
 }
 
-// SetRollout records the progress of an app's change of version.
+// SetRollout records the progress of an app's change of version. It is rejected
+// if the app's version is no longer Rollout.Version.
 type SetRollout struct {
 	App     string  `json:"app"`
 	Rollout Rollout `json:"rollout"`

@@ -7,6 +7,9 @@
 package topology
 
 import (
+	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/intent"
@@ -29,35 +32,69 @@ const (
 	DrainDrained  Drain = "drained"
 )
 
-// App is a declared app as stored.
-type App struct {
-	Spec     intent.App            `json:"spec"`    // as last applied
-	Version  string                `json:"version"` // of Spec
-	Set      string                `json:"set,omitempty"`
-	Created  uint64                `json:"created"`
-	Modified uint64                `json:"modified"` // index of the last change of Spec or Stopped
-	Versions map[string]intent.App `json:"versions"` // every version that a placement still names, and the current one
-	Stopped  bool                  `json:"stopped,omitempty"`
-	Rollout  Rollout               `json:"rollout,omitzero"`
+// String returns the name as users see it: "web/2".
+func (k CopyKey) String() string { return k.App + "/" + strconv.Itoa(k.N) }
+
+// MarshalText implements encoding.TextMarshaler. (CBOR keeps the fields.)
+func (k CopyKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (k *CopyKey) UnmarshalText(text []byte) error {
+	app, num, ok := strings.Cut(string(text), "/")
+	n, err := strconv.Atoi(num)
+	if !ok || err != nil || app == "" || n < 0 {
+		return fmt.Errorf("read copy %q: want APP/NUMBER", text)
+	}
+	*k = CopyKey{App: app, N: n}
+	return nil
 }
 
-// Rollout is where an app's change of version stands.
+// App is a declared app as stored.
+type App struct {
+	Spec     intent.App `json:"spec"`    // as last applied
+	Version  string     `json:"version"` // of Spec
+	Set      string     `json:"set,omitempty"`
+	Created  uint64     `json:"created"`
+	Modified uint64     `json:"modified"` // index of the last change by a user: of Spec, Set, Stopped, or a second try of what had halted
+
+	// Versions holds every version that a placement still names, the current
+	// one, and the stable one.
+	Versions map[string]intent.App `json:"versions"`
+	// Stable is the last version that was proved: every copy had it and was
+	// ready for healthy_for. Until Version is Stable, a change is under way.
+	Stable string `json:"stable,omitempty"`
+
+	Stopped       bool    `json:"stopped,omitempty"`
+	StoppedCopies []int   `json:"stopped_copies,omitempty"` // stopped one by one; sorted
+	RestartAt     uint64  `json:"restart_at,omitempty"`     // copies of an earlier generation are due for a restart
+	Rollout       Rollout `json:"rollout,omitzero"`
+}
+
+// Rollout is how an app's change of version, or restart, ended.
 type Rollout struct {
 	Version string `json:"version,omitempty"` // the version being rolled to
-	Halted  bool   `json:"halted,omitempty"`
-	Reason  string `json:"reason,omitempty"` // why it halted
+	Done    bool   `json:"done,omitempty"`    // every copy has it and is well
+	Halted  bool   `json:"halted,omitempty"`  // nothing further is changed until someone applies or restarts
+	Reason  string `json:"reason,omitempty"`  // why it halted
 }
 
 // Placement puts a copy on a host.
 type Placement struct {
 	App        string         `json:"app"`
-	N          int            `json:"n"`
+	N          int            `json:"n"` // copies count from 0; numbers may have gaps after the count went down
 	Host       string         `json:"host"`
 	Version    string         `json:"version"`
 	Ports      map[string]int `json:"ports,omitempty"`
-	Generation uint64         `json:"generation"` // set by Apply: the index at which this placement was made, re-versioned or asked to restart
-	Stopped    bool           `json:"stopped,omitempty"`
+	Generation uint64         `json:"generation"`        // set by Apply: the index at which this placement was made, re-versioned, started or asked to restart
+	Stopped    bool           `json:"stopped,omitempty"` // set by Apply: the host keeps it stopped
+	// Leaving says why the copy must go to another host. It is first stopped
+	// here, and placed there only when its host has reported it gone, so that
+	// a move never makes one copy too many.
+	Leaving string `json:"leaving,omitempty"`
 }
+
+// Key names the copy that p places.
+func (p Placement) Key() CopyKey { return CopyKey{App: p.App, N: p.N} }
 
 // Host is a host of the roster.
 type Host struct {
@@ -86,6 +123,14 @@ type Slice struct {
 	Assignments []Assignment `json:"assignments"`
 }
 
+// Trust is the mesh's secrets. CAKey and GossipKey never leave the voters in
+// the clear.
+type Trust struct {
+	CACert    []byte `json:"ca_cert"`
+	CAKey     []byte `json:"ca_key"`
+	GossipKey []byte `json:"gossip_key"`
+}
+
 // Observations is what the leader knows besides the state: soft, rebuilt after
 // an election from reports.
 type Observations struct {
@@ -93,6 +138,12 @@ type Observations struct {
 	// Settled is true once every alive host has reported to this leader, or the
 	// time allowed for it has passed. Before it, Decide places nothing.
 	Settled bool
+	// GateShut is what the last decision said in Decision.GateShut, and CalmFor
+	// for how long decisions have said Calm without a break. The gate shuts at
+	// once and opens only after two calm minutes. A new leader starts with an
+	// open gate, which shuts again at its first decision if it has to.
+	GateShut bool
+	CalmFor  time.Duration
 }
 
 // HostObs is what is known of one host. Ages are measured by the leader's own
@@ -114,16 +165,23 @@ type HostObs struct {
 	Copies    map[CopyKey]CopyObs
 }
 
-// CopyObs is a copy as its host reports it.
+// CopyObs is a copy as its host reports it. A stopped copy may be left out or
+// reported as stopped.
 type CopyObs struct {
 	Version    string
-	Generation uint64
+	Generation uint64 // of the placement that the copy runs, or is being brought to
 	State      CopyState
 	Ready      bool
 	ReadyFor   time.Duration
+	UnreadyFor time.Duration // since it was last ready, or first worked on; 0: not known, Age stands in
 	Age        time.Duration // since the host first worked on this generation
 	Failed     bool          // this generation cannot work as it is: bad binary, limit of restarts reached, unhealthy past its grace
 	Why        string
+
+	// For Status alone.
+	Pid      int
+	Restarts int
+	Since    time.Time
 }
 
 // CopyState is a step of a copy's ladder, as users see it.
@@ -143,25 +201,30 @@ const (
 )
 
 // Decision is what Decide found: commands to propose, in order, and what to
-// tell.
+// tell. Decide is level-triggered: whoever proposes may drop any command and
+// decide again, and decides again after a Place in any case, because large
+// changes come in several decisions.
 type Decision struct {
 	Commands []Command
 	Moves    []Move
 	Unplaced []Unplaced
 	Held     string        // why nothing is moved although something seems lost; empty if not held
+	GateShut bool          // the population gate is shut: give it back in Observations
+	Calm     bool          // few enough hosts are unhealthy for the gate to open in time
 	Wake     time.Duration // look again after so long even if nothing changes; 0: no need
 }
 
 // Move is a copy that goes from one host to another.
 type Move struct {
-	Copy   CopyKey
-	From   string
-	To     string
-	Reason string
+	Copy   CopyKey `json:"copy"`
+	From   string  `json:"from"`
+	To     string  `json:"to"`
+	Reason string  `json:"reason"`
 }
 
-// Unplaced is a copy with no host, and why every host was refused.
+// Unplaced is a copy that has no host, or should leave its host and cannot, and
+// why every host was refused.
 type Unplaced struct {
-	Copy   CopyKey
-	Reason string
+	Copy   CopyKey `json:"copy"`
+	Reason string  `json:"reason"`
 }

@@ -1,0 +1,241 @@
+package topology
+
+import (
+	"bytes"
+	"maps"
+	"slices"
+
+	"github.com/ganglion-mesh/ganglion/intent"
+)
+
+func (t *txn) putIntents(c PutIntents) *Rejected {
+	if r := t.checkPut(c); r != nil {
+		return r
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Expect)) {
+		var modified uint64
+		if e, ok := t.apps.Get([]byte(name)); ok {
+			modified = e.Modified
+		}
+		if want := c.Expect[name]; want != modified {
+			return reject(RejectConflict, "apply app %s: it was changed at index %d, you looked at index %d (0: absent); look at the plan again", name, modified, want)
+		}
+	}
+	named := map[string]bool{}
+	for _, spec := range c.Intents.Apps {
+		named[spec.Name] = true
+		t.putApp(spec, c.Set)
+	}
+	if c.Prune {
+		for e := range values(t.apps) {
+			if e.Set == c.Set && !named[e.Spec.Name] {
+				t.dropApp(e.Spec.Name)
+			}
+		}
+	}
+	if t.apps.Len() > MaxApps {
+		return reject(RejectLimit, "apply: the mesh would have %d apps, the limit is %d", t.apps.Len(), MaxApps)
+	}
+	return nil
+}
+
+func (t *txn) checkPut(c PutIntents) *Rejected {
+	if c.Prune && c.Set == "" {
+		return reject(RejectInvalid, "apply: prune needs the name of a set; an empty name matches nothing")
+	}
+	if len(c.Set) > maxID {
+		return reject(RejectInvalid, "apply: the name of the set has %d bytes, the limit is %d", len(c.Set), maxID)
+	}
+	if len(c.Intents.Reflexes) > 0 {
+		return reject(RejectInvalid, "apply reflex %q: reflexes cannot be stored yet", c.Intents.Reflexes[0].Name)
+	}
+	seen := map[string]bool{}
+	for _, spec := range c.Intents.Apps {
+		if err := intent.CheckName(spec.Name); err != nil {
+			return reject(RejectInvalid, "apply app: %v", err)
+		}
+		if seen[spec.Name] {
+			return reject(RejectInvalid, "apply app %s: it is declared twice", spec.Name)
+		}
+		if n := spec.Count; n != nil && (*n < 0 || *n > intent.MaxCopies) {
+			return reject(RejectInvalid, "apply app %s: count %d is not within 0 and %d", spec.Name, *n, intent.MaxCopies)
+		}
+		seen[spec.Name] = true
+	}
+	return nil
+}
+
+// putApp stores one app. To apply the same again changes nothing, except that
+// it tries what had halted once more.
+func (t *txn) putApp(spec intent.App, set string) {
+	e, ok := t.apps.Get([]byte(spec.Name))
+	if !ok {
+		version := spec.Version()
+		t.setApp(App{
+			Spec: spec, Version: version, Set: set, Created: t.index, Modified: t.index,
+			Versions: map[string]intent.App{version: spec},
+		})
+		return
+	}
+	next := e.App
+	if set != "" {
+		next.Set = set
+	}
+	if next.Set == e.Set && !e.Rollout.Halted && sameSpec(e.Spec, spec) {
+		return
+	}
+	next.Spec, next.Version, next.Modified = spec, spec.Version(), t.index
+	next.Rollout = Rollout{}
+	next.Versions = maps.Clone(e.Versions)
+	next.Versions[next.Version] = spec
+	t.setApp(next)
+	if !sameSpec(e.assigned(e.Version), next.assigned(e.Version)) {
+		for p := range prefixed(t.copies, spec.Name) {
+			t.touched[p.Host] = true
+		}
+	}
+}
+
+func (t *txn) setApp(a App) {
+	t.apps = insert(t.apps, a.Spec.Name, &appEntry{App: a})
+	t.dirty[a.Spec.Name] = true
+	t.changed = true
+}
+
+func (t *txn) deleteApp(c DeleteApp) *Rejected {
+	if _, ok := t.apps.Get([]byte(c.Name)); !ok {
+		return unknownApp("delete", c.Name)
+	}
+	t.dropApp(c.Name)
+	return nil
+}
+
+func (t *txn) dropApp(name string) {
+	for _, p := range collect(prefixed(t.copies, name)) {
+		t.unplace(p.Key())
+	}
+	t.apps = remove(t.apps, name)
+	t.changed = true
+}
+
+func (t *txn) setRunning(c SetRunning) *Rejected {
+	e, ok := t.apps.Get([]byte(c.App))
+	if !ok {
+		return unknownApp("stop or start", c.App)
+	}
+	next := e.App
+	if c.N == nil {
+		next.Stopped, next.StoppedCopies = c.Stopped, nil
+	} else {
+		key := CopyKey{c.App, *c.N}
+		if *c.N < 0 || *c.N >= intent.MaxCopies || !t.placed(key) {
+			return unknownCopy("stop or start", key)
+		}
+		if !c.Stopped && e.Stopped {
+			return reject(RejectConflict, "start copy %s: the whole app is stopped; start the app", key)
+		}
+		next.StoppedCopies = withNumber(e.StoppedCopies, *c.N, c.Stopped)
+	}
+	if next.Stopped == e.Stopped && slices.Equal(next.StoppedCopies, e.StoppedCopies) {
+		return nil
+	}
+	next.Modified = t.index
+	t.setApp(next)
+	for _, p := range collect(prefixed(t.copies, c.App)) {
+		if next.stops(p) != p.Stopped {
+			t.putPlacement(p)
+		}
+	}
+	return nil
+}
+
+func (t *txn) restartApp(c RestartApp) *Rejected {
+	e, ok := t.apps.Get([]byte(c.App))
+	if !ok {
+		return unknownApp("restart", c.App)
+	}
+	if c.N == nil {
+		if e.Rollout.Halted && e.Stable != "" && e.Stable != e.Version {
+			return reject(RejectConflict, "restart app %s: its change to version %s has halted (%s); apply again, or restart single copies", c.App, e.Version, e.Rollout.Reason)
+		}
+		next := e.App
+		next.RestartAt, next.Rollout = t.index, Rollout{}
+		t.setApp(next)
+		return nil
+	}
+	key := CopyKey{c.App, *c.N}
+	if *c.N < 0 || *c.N >= intent.MaxCopies || !t.placed(key) {
+		return unknownCopy("restart", key)
+	}
+	p, _ := t.copies.Get(copyKey(key))
+	t.putPlacement(*p)
+	return nil
+}
+
+func (t *txn) setRollout(c SetRollout) *Rejected {
+	e, ok := t.apps.Get([]byte(c.App))
+	if !ok {
+		return unknownApp("record rollout of", c.App)
+	}
+	if c.Rollout.Version != e.Version {
+		return reject(RejectConflict, "record rollout of app %s: its version is %s, not %s", c.App, e.Version, c.Rollout.Version)
+	}
+	if c.Rollout == e.Rollout && (!c.Rollout.Done || e.Stable == e.Version) {
+		return nil
+	}
+	next := e.App
+	next.Rollout = c.Rollout
+	if c.Rollout.Done {
+		next.Stable = e.Version
+	}
+	t.setApp(next)
+	return nil
+}
+
+// forgetVersions drops the versions of an app that nothing names any more.
+func (t *txn) forgetVersions(name string) {
+	e, ok := t.apps.Get([]byte(name))
+	if !ok {
+		return
+	}
+	used := map[string]bool{e.Version: true, e.Stable: true}
+	for p := range prefixed(t.copies, name) {
+		used[p.Version] = true
+	}
+	kept := maps.Clone(e.Versions)
+	maps.DeleteFunc(kept, func(v string, _ intent.App) bool { return !used[v] })
+	if len(kept) == len(e.Versions) {
+		return
+	}
+	next := e.App
+	next.Versions = kept
+	t.apps = insert(t.apps, name, &appEntry{App: next})
+}
+
+// sameSpec compares what would be stored, so that nil and empty are one.
+func sameSpec(a, b intent.App) bool {
+	x, errX := commandCodec.enc.Marshal(a)
+	y, errY := commandCodec.enc.Marshal(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
+}
+
+// withNumber returns the sorted list with n in it or not.
+func withNumber(list []int, n int, in bool) []int {
+	i, found := slices.BinarySearch(list, n)
+	switch {
+	case in && !found:
+		return slices.Insert(slices.Clone(list), i, n)
+	case !in && found:
+		return slices.Delete(slices.Clone(list), i, i+1)
+	default:
+		return list
+	}
+}
+
+func unknownApp(verb, name string) *Rejected {
+	return reject(RejectUnknown, "%s app %q: there is no such app", verb, name)
+}
+
+func unknownCopy(verb string, k CopyKey) *Rejected {
+	return reject(RejectUnknown, "%s copy %s: there is no such copy; see the app's status", verb, k)
+}

@@ -1,0 +1,92 @@
+package topology
+
+import "github.com/ganglion-mesh/ganglion/intent"
+
+func (t *txn) enrolHost(c EnrolHost) *Rejected {
+	if err := intent.CheckName(c.Name); err != nil {
+		return reject(RejectInvalid, "enrol host: %v", err)
+	}
+	if c.ID == "" || len(c.ID) > maxID {
+		return reject(RejectInvalid, "enrol host %s: host id must have 1 to %d bytes", c.Name, maxID)
+	}
+	if e, ok := t.hosts.Get([]byte(c.Name)); ok {
+		if e.ID != c.ID {
+			return reject(RejectConflict, "enrol host %s: another host (id %s) has this name; choose another name, or remove that host first", c.Name, e.ID)
+		}
+		return nil
+	}
+	for e := range values(t.hosts) {
+		if e.ID == c.ID {
+			return reject(RejectConflict, "enrol host %s: the host with id %s is enrolled as %s; remove that first", c.Name, c.ID, e.Name)
+		}
+	}
+	if t.hosts.Len() >= MaxHosts {
+		return reject(RejectLimit, "enrol host %s: the mesh has %d hosts, the limit", c.Name, MaxHosts)
+	}
+	t.hosts = insert(t.hosts, c.Name, &hostEntry{
+		Host:  Host{Name: c.Name, ID: c.ID, Enrolled: t.index, Drain: DrainNone},
+		slice: t.index,
+	})
+	t.changed = true
+	return nil
+}
+
+func (t *txn) removeHost(c RemoveHost) *Rejected {
+	e, ok := t.hosts.Get([]byte(c.Name))
+	if !ok {
+		return reject(RejectUnknown, "remove host %s: there is no such host", c.Name)
+	}
+	if e.ID != c.ID {
+		return reject(RejectConflict, "remove host %s: its id is %s, not %q; look again", c.Name, e.ID, c.ID)
+	}
+	for _, p := range collect(prefixed(t.onHost, c.Name)) {
+		t.unplace(p.Key())
+	}
+	t.hosts = remove(t.hosts, c.Name)
+	t.changed = true
+	return nil
+}
+
+func (t *txn) setDrain(c SetDrain) *Rejected {
+	e, ok := t.hosts.Get([]byte(c.Host))
+	if !ok {
+		return reject(RejectUnknown, "drain host %s: there is no such host", c.Host)
+	}
+	switch {
+	case c.Drain != DrainNone && c.Drain != DrainDraining && c.Drain != DrainDrained:
+		return reject(RejectInvalid, "drain host %s: %q is no drain state", c.Host, c.Drain)
+	case c.Drain == e.Drain || c.Drain == DrainDraining && e.Drain == DrainDrained:
+		return nil
+	case c.Drain == DrainDrained && e.Drain != DrainDraining:
+		return reject(RejectConflict, "drain host %s: it is not draining", c.Host)
+	case c.Drain == DrainDrained && len(collect(prefixed(t.onHost, c.Host))) > 0:
+		return reject(RejectConflict, "drain host %s: copies are still placed on it", c.Host)
+	}
+	next := *e
+	next.Drain = c.Drain
+	t.hosts = insert(t.hosts, c.Host, &next)
+	t.touched[c.Host] = true
+	t.changed = true
+	return nil
+}
+
+func (t *txn) putToken(c PutToken) *Rejected {
+	if c.ID == "" || len(c.ID) > maxID || len(c.Role) > maxID || len(c.Hash) > maxID {
+		return reject(RejectInvalid, "put token %q: id must have 1 to %d bytes, role and hash no more", c.ID, maxID)
+	}
+	if _, ok := t.tokens.Get([]byte(c.ID)); !ok && t.tokens.Len() >= MaxTokens {
+		return reject(RejectLimit, "put token %s: the mesh has %d tokens, the limit; revoke some", c.ID, MaxTokens)
+	}
+	t.tokens = insert(t.tokens, c.ID, c)
+	t.changed = true
+	return nil
+}
+
+func (t *txn) dropToken(c DropToken) *Rejected {
+	if _, ok := t.tokens.Get([]byte(c.ID)); !ok {
+		return reject(RejectUnknown, "revoke token %s: there is no such token", c.ID)
+	}
+	t.tokens = remove(t.tokens, c.ID)
+	t.changed = true
+	return nil
+}

@@ -1,0 +1,168 @@
+package topology
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/ganglion-mesh/ganglion/intent"
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+)
+
+func (t *txn) place(c Place) *Rejected {
+	if c.Expect != 0 && c.Expect != t.revision {
+		return reject(RejectConflict, "place: decided at revision %d, it is now %d; decide again", c.Expect, t.revision)
+	}
+	for _, key := range c.Remove {
+		if key.N < 0 || key.N >= intent.MaxCopies || !t.placed(key) {
+			continue // gone already is what was asked for
+		}
+		t.unplace(key)
+		t.forgetStop(key)
+	}
+	before := t.copies
+	seen := map[CopyKey]bool{}
+	for _, p := range c.Put {
+		if seen[p.Key()] {
+			return reject(RejectInvalid, "place copy %s: it is placed twice", p.Key())
+		}
+		seen[p.Key()] = true
+		if r := t.checkPlacement(p); r != nil {
+			return r
+		}
+		t.putPlacement(p)
+	}
+	return t.checkPlaced(before, c.Put)
+}
+
+func (t *txn) checkPlacement(p Placement) *Rejected {
+	app, ok := t.apps.Get([]byte(p.App))
+	if !ok {
+		return unknownApp("place", p.App)
+	}
+	if _, ok := t.hosts.Get([]byte(p.Host)); !ok {
+		return reject(RejectUnknown, "place copy %s: there is no host %q", p.Key(), p.Host)
+	}
+	if _, ok := app.Versions[p.Version]; !ok {
+		return reject(RejectUnknown, "place copy %s: app has no version %q", p.Key(), p.Version)
+	}
+	if p.N < 0 || p.N >= intent.MaxCopies {
+		return reject(RejectInvalid, "place copy %s: number is not within 0 and %d", p.Key(), intent.MaxCopies-1)
+	}
+	if len(p.Leaving) > 1024 {
+		return reject(RejectInvalid, "place copy %s: reason to leave is longer than 1024 bytes", p.Key())
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Ports)) {
+		if port := p.Ports[name]; port < 1 || port > 65535 {
+			return reject(RejectInvalid, "place copy %s: port %s cannot be %d", p.Key(), name, port)
+		}
+	}
+	return nil
+}
+
+// checkPlaced is the last guard of two promises, whoever decided: no port is
+// assigned twice on a host, and no app has more copies than it asks for.
+func (t *txn) checkPlaced(before *iradix.Tree[*Placement], put []Placement) *Rejected {
+	hosts, apps := map[string]bool{}, map[string]bool{}
+	for _, p := range put {
+		if !apps[p.App] {
+			apps[p.App] = true
+			if r := t.checkCount(before, p.App); r != nil {
+				return r
+			}
+		}
+		if !hosts[p.Host] {
+			hosts[p.Host] = true
+			if r := t.checkPorts(p.Host); r != nil {
+				return r
+			}
+		}
+	}
+	return nil
+}
+
+// checkCount allows an app that has too many copies, after its count went down,
+// to keep them until they are removed, but not to gain one.
+func (t *txn) checkCount(before *iradix.Tree[*Placement], name string) *Rejected {
+	app, _ := t.apps.Get([]byte(name))
+	limit := app.Spec.Copies()
+	if app.Spec.PerHost {
+		limit = t.hosts.Len()
+	}
+	if have := count(t.copies, name); have > limit && have > count(before, name) {
+		return reject(RejectConflict, "place app %s: it would have %d copies, it asks for %d", name, have, limit)
+	}
+	return nil
+}
+
+func count(copies *iradix.Tree[*Placement], app string) (n int) {
+	for range prefixed(copies, app) {
+		n++
+	}
+	return n
+}
+
+func (t *txn) checkPorts(host string) *Rejected {
+	taken := map[int]CopyKey{}
+	for p := range prefixed(t.onHost, host) {
+		for _, name := range slices.Sorted(maps.Keys(p.Ports)) {
+			port := p.Ports[name]
+			if other, ok := taken[port]; ok {
+				return reject(RejectConflict, "place copy %s: port %d on %s belongs to %s", p.Key(), port, host, other)
+			}
+			taken[port] = p.Key()
+		}
+	}
+	return nil
+}
+
+func (t *txn) placed(k CopyKey) bool {
+	_, ok := t.copies.Get(copyKey(k))
+	return ok
+}
+
+// putPlacement stores p as a new generation. The app must exist.
+func (t *txn) putPlacement(p Placement) {
+	app, _ := t.apps.Get([]byte(p.App))
+	if old, ok := t.copies.Get(copyKey(p.Key())); ok && old.Host != p.Host {
+		t.unplace(p.Key())
+	}
+	p.Generation = t.index
+	p.Stopped = app.stops(p)
+	t.copies, _, _ = t.copies.Insert(copyKey(p.Key()), &p)
+	t.onHost, _, _ = t.onHost.Insert(hostKey(p.Host, p.Key()), &p)
+	t.mark(p)
+}
+
+// stops reports whether a host keeps the copy stopped: because a user said so,
+// or because it is on its way to another host.
+func (a App) stops(p Placement) bool {
+	_, one := slices.BinarySearch(a.StoppedCopies, p.N)
+	return a.Stopped || one || p.Leaving != ""
+}
+
+func (t *txn) unplace(k CopyKey) {
+	p, ok := t.copies.Get(copyKey(k))
+	if !ok {
+		return
+	}
+	t.copies, _, _ = t.copies.Delete(copyKey(k))
+	t.onHost, _, _ = t.onHost.Delete(hostKey(p.Host, k))
+	t.mark(*p)
+}
+
+func (t *txn) mark(p Placement) {
+	t.touched[p.Host], t.dirty[p.App], t.changed = true, true, true
+}
+
+// forgetStop lets a number that is placed anew later begin as running.
+func (t *txn) forgetStop(k CopyKey) {
+	e, ok := t.apps.Get([]byte(k.App))
+	if !ok {
+		return
+	}
+	if left := withNumber(e.StoppedCopies, k.N, false); len(left) != len(e.StoppedCopies) {
+		next := e.App
+		next.StoppedCopies = left
+		t.setApp(next)
+	}
+}

@@ -1,0 +1,204 @@
+package topology
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/ganglion-mesh/ganglion/intent"
+)
+
+// A snapshot is magic, format version, length of the body, body, SHA-256 of all
+// that. The body is the image in CBOR.
+const (
+	snapshotMagic   = "GNGLTOPO"
+	snapshotVersion = 1
+	snapshotHeader  = len(snapshotMagic) + 4 + 8
+	maxSnapshot     = 1 << 30
+)
+
+// snapshotCodec is constant.
+var snapshotCodec = newCodec(1 << 27)
+
+// image is a State as plain data.
+type image struct {
+	Revision   uint64                `json:"revision"`
+	Era        uint64                `json:"era"`
+	MeshID     string                `json:"mesh_id"`
+	MeshName   string                `json:"mesh_name"`
+	Trust      Trust                 `json:"trust"`
+	Apps       []App                 `json:"apps"`
+	Hosts      []hostImage           `json:"hosts"`
+	Placements []Placement           `json:"placements"`
+	Tokens     []PutToken            `json:"tokens"`
+	Requests   map[string]remembered `json:"requests"`
+}
+
+type hostImage struct {
+	Host  Host   `json:"host"`
+	Slice uint64 `json:"slice"`
+}
+
+// Write writes the state. Equal states write equal bytes.
+func (s *State) Write(w io.Writer) error {
+	body, err := snapshotCodec.enc.Marshal(s.image())
+	if err != nil {
+		return fmt.Errorf("write snapshot: %w", err)
+	}
+	head := binary.BigEndian.AppendUint32([]byte(snapshotMagic), snapshotVersion)
+	head = binary.BigEndian.AppendUint64(head, uint64(len(body)))
+	sum := sha256.New()
+	for _, part := range [][]byte{head, body} {
+		sum.Write(part)
+		if _, err := w.Write(part); err != nil {
+			return fmt.Errorf("write snapshot: %w", err)
+		}
+	}
+	if _, err := w.Write(sum.Sum(nil)); err != nil {
+		return fmt.Errorf("write snapshot: %w", err)
+	}
+	return nil
+}
+
+func (s *State) image() image {
+	im := image{
+		Revision: s.revision, Era: s.era, MeshID: s.meshID, MeshName: s.meshName, Trust: s.trust,
+		Apps: s.Apps(), Placements: s.Placements(), Tokens: s.Tokens(),
+		Requests: make(map[string]remembered, s.requests.Len()),
+	}
+	for e := range values(s.hosts) {
+		im.Hosts = append(im.Hosts, hostImage{e.Host, e.slice})
+	}
+	for id := range values(s.replay) {
+		im.Requests[id], _ = s.requests.Get([]byte(id))
+	}
+	return im
+}
+
+// Read reads a state that Write wrote. It refuses what is cut short, altered,
+// of a later format, or could not have come about.
+func Read(r io.Reader) (*State, error) {
+	body, err := readBody(r)
+	if err != nil {
+		return nil, fmt.Errorf("read snapshot: %w", err)
+	}
+	var im image
+	if err := snapshotCodec.dec.Unmarshal(body, &im); err != nil {
+		return nil, fmt.Errorf("read snapshot: %w", err)
+	}
+	s, err := im.state()
+	if err != nil {
+		return nil, fmt.Errorf("read snapshot: %w", err)
+	}
+	return s, nil
+}
+
+func readBody(r io.Reader) ([]byte, error) {
+	head := make([]byte, snapshotHeader)
+	if _, err := io.ReadFull(r, head); err != nil {
+		return nil, fmt.Errorf("header: %w", err)
+	}
+	if string(head[:len(snapshotMagic)]) != snapshotMagic {
+		return nil, errors.New("this is no snapshot of a topology")
+	}
+	rest := head[len(snapshotMagic):]
+	if v := binary.BigEndian.Uint32(rest); v != snapshotVersion {
+		return nil, fmt.Errorf("format %d is not known to this release; upgrade the agent", v)
+	}
+	size := binary.BigEndian.Uint64(rest[4:])
+	if size > maxSnapshot {
+		return nil, fmt.Errorf("%d bytes, the limit is %d", size, maxSnapshot)
+	}
+	// The buffer grows with what arrives, not with what the header claims.
+	var body bytes.Buffer
+	if _, err := io.CopyN(&body, r, int64(size)); err != nil {
+		return nil, fmt.Errorf("body: %w", err)
+	}
+	sum := make([]byte, sha256.Size)
+	if _, err := io.ReadFull(r, sum); err != nil {
+		return nil, fmt.Errorf("checksum: %w", err)
+	}
+	want := sha256.New()
+	want.Write(head)
+	want.Write(body.Bytes())
+	if !bytes.Equal(sum, want.Sum(nil)) {
+		return nil, errors.New("the checksum does not match: the snapshot is damaged")
+	}
+	return body.Bytes(), nil
+}
+
+func (im image) state() (*State, error) {
+	s := New()
+	s.revision, s.era = im.Revision, im.Era
+	s.meshID, s.meshName, s.trust = im.MeshID, im.MeshName, im.Trust
+	for _, h := range im.Hosts {
+		s.hosts = insert(s.hosts, h.Host.Name, &hostEntry{Host: h.Host, slice: h.Slice})
+	}
+	for _, a := range im.Apps {
+		s.apps = insert(s.apps, a.Spec.Name, &appEntry{App: a})
+	}
+	for _, t := range im.Tokens {
+		s.tokens = insert(s.tokens, t.ID, t)
+	}
+	for id, r := range im.Requests {
+		s.requests = insert(s.requests, id, r)
+		s.replay, _, _ = s.replay.Insert(indexKey(r.Index), id)
+	}
+	for _, p := range im.Placements {
+		s.copies, _, _ = s.copies.Insert(copyKey(p.Key()), &p)
+		s.onHost, _, _ = s.onHost.Insert(hostKey(p.Host, p.Key()), &p)
+	}
+	return s, s.check(im)
+}
+
+// check holds the invariants that the rest of the package builds on.
+func (s *State) check(im image) error {
+	if s.hosts.Len() != len(im.Hosts) || s.apps.Len() != len(im.Apps) || s.copies.Len() != len(im.Placements) ||
+		s.tokens.Len() != len(im.Tokens) || s.replay.Len() != len(im.Requests) {
+		return errors.New("two entries have one name")
+	}
+	for _, h := range im.Hosts {
+		if err := intent.CheckName(h.Host.Name); err != nil {
+			return fmt.Errorf("host: %w", err)
+		}
+	}
+	for _, a := range im.Apps {
+		if err := intent.CheckName(a.Spec.Name); err != nil {
+			return fmt.Errorf("app: %w", err)
+		}
+		if _, ok := a.Versions[a.Version]; !ok {
+			return fmt.Errorf("app %s: its version %q is missing", a.Spec.Name, a.Version)
+		}
+		if !slices.IsSorted(a.StoppedCopies) {
+			return fmt.Errorf("app %s: its stopped copies are not in order", a.Spec.Name)
+		}
+	}
+	for _, p := range im.Placements {
+		if err := s.checkStored(p); err != nil {
+			return fmt.Errorf("copy %s: %w", p.Key(), err)
+		}
+	}
+	return nil
+}
+
+func (s *State) checkStored(p Placement) error {
+	app, ok := s.apps.Get([]byte(p.App))
+	if !ok {
+		return errors.New("its app is missing")
+	}
+	if _, ok := s.hosts.Get([]byte(p.Host)); !ok {
+		return fmt.Errorf("its host %q is missing", p.Host)
+	}
+	if _, ok := app.Versions[p.Version]; !ok {
+		return fmt.Errorf("its version %q is not one of %v", p.Version, slices.Sorted(maps.Keys(app.Versions)))
+	}
+	if p.N < 0 || p.N >= intent.MaxCopies {
+		return errors.New("its number is out of bounds")
+	}
+	return nil
+}
