@@ -128,6 +128,9 @@ func plain(message string) string {
 	message = strings.TrimPrefix(message, "Syntax error: ")
 	message = expecting.ReplaceAllString(message, "")
 	message = strings.ReplaceAll(message, "'<EOF>'", "the end")
+	if strings.HasPrefix(message, "token recognition error at: '= ") {
+		return "unexpected =; compare with =="
+	}
 	if m := overload.FindStringSubmatch(message); m != nil {
 		op := strings.Trim(m[1], "_@!") // _==_ is how cel calls ==
 		if op == "" {
