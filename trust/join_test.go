@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -230,19 +231,30 @@ func TestServeJoinBounds(t *testing.T) {
 	}
 }
 
+// TestServeJoinCutsOffTheSilent runs in virtual time.
 func TestServeJoinCutsOffTheSilent(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes the whole 5 s of a silent joiner")
-	}
-	t.Parallel()
-	r := newJoinRig(t, RoleAgent, nil)
-	conn, err := tls.Dial("tcp", r.mux.Addr().String(), anonymous(ALPNJoin))
-	must(t, err)
-	defer conn.Close()
-	begin := time.Now()
-	if !closedByPeer(t, conn, 3*joinRequestTime) || time.Since(begin) > 2*joinRequestTime {
-		t.Errorf("cut off after %v, want about %v", time.Since(begin), joinRequestTime)
-	}
+	i := newMesh(t, "mesh-a").identity(t, "h1", RoleAgent)
+	synctest.Test(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		served := make(chan error, 1)
+		go func() {
+			conn := tls.Server(there, i.ServerTLS(ALPNJoin))
+			served <- ServeJoin(conn, func(JoinRequest) (JoinResponse, error) {
+				t.Error("the handler was called")
+				return JoinResponse{}, nil
+			})
+		}()
+		conn := tls.Client(here, anonymous(ALPNJoin))
+		must(t, conn.Handshake())
+		begin := time.Now()
+		_, err := conn.Read(make([]byte, 1))
+		if err == nil || time.Since(begin) > 2*joinRequestTime {
+			t.Errorf("read %v after %v, want the end within %v", err, time.Since(begin), 2*joinRequestTime)
+		}
+		if err := <-served; err == nil {
+			t.Error("ServeJoin: no error")
+		}
+	})
 }
 
 // TestJoinHonoursItsContext: a seed that accepts and never answers.
