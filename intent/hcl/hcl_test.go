@@ -83,7 +83,7 @@ func TestExampleWithEachLineBroken(t *testing.T) {
 		{2, `  count = 2.5`, `2:11: count: "2.5" is not a whole number`},
 		{2, `  count = 1 + 2`, `2:13: unexpected "+"`},
 		{2, `  count = null`, `2:11: null is not a value`},
-		{2, `  count = 1e300`, `2:11: the number is out of range`},
+		{2, `  count = 1e300`, `2:11: count: "1e300" is not a whole number`},
 		{2, `  count =`, `2:10: invalid expression`},
 		{2, "  per_host = true\n  count = 3", `2:14: per_host: count and per_host exclude each other`},
 		{3, `  rum {`, `3:3: unsupported block type: Blocks of type "rum" are not expected here. Did you mean "run"?`},
@@ -309,7 +309,7 @@ app "all" {
     ]
     artifact = "https://example.org/a.tar.gz"
     digest   = "sha256:`+strings.Repeat("ab", 32)+`"
-    env      = { A = 1, "B" = true, C = "${copy.n}/${host.addr}/${port.p-2}/${port.8080}" }
+    env      = { A = 1.10, "B" = true, C = "${copy.n}/${host.addr}/${port.p-2}/${port.8080}" }
     user     = "daemon"
     dir      = "sub/dir"
   }
@@ -362,7 +362,7 @@ app "all" {
 		t.Fatal(err)
 	}
 	a := in.Apps[0]
-	if want := map[string]string{"A": "1", "B": "true", "C": "${copy.n}/${host.addr}/${port.p-2}/${port.8080}"}; !reflect.DeepEqual(a.Run.Env, want) {
+	if want := map[string]string{"A": "1.10", "B": "true", "C": "${copy.n}/${host.addr}/${port.p-2}/${port.8080}"}; !reflect.DeepEqual(a.Run.Env, want) {
 		t.Errorf("env %q", a.Run.Env)
 	}
 	if want := []string{"server", "$HOME", "two\nlines of ${host.name}\n"}; !reflect.DeepEqual(a.Run.Command, want) {
@@ -425,6 +425,9 @@ func TestHostileFiles(t *testing.T) {
 		"tiny number":  "app \"a\" {\n count = 1e-999999999\n}",
 		"too long":     strings.Repeat("#", maxFile+1),
 		"not text":     "\xff\xfe\x00a",
+		"huge cores":   "app \"a\" {\n resources { cpu = 1e999999999 }\n}",
+		"wrapped":      `app "a" { run { command = ["a", "${5}"] } }`,
+		"many digits":  "app \"a\" {\n count = 0." + strings.Repeat("9", 50_000) + "\n}",
 		"many dots":    "app \"a\" {\n count = a" + strings.Repeat(".b", 50_000) + "\n}",
 		"long line":    "app \"a\" {\n count = \"" + strings.Repeat("é", 50_000) + "\"\n}",
 	} {

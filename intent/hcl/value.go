@@ -46,23 +46,19 @@ func (f *faults) literal(e *hclsyntax.LiteralValueExpr) (string, bool) {
 	case v.Type() == cty.Bool:
 		return strconv.FormatBool(v.True()), true
 	case v.Type() == cty.Number:
-		n := v.AsBigFloat()
-		if exp := n.MantExp(nil); exp > 64 || exp < -64 {
-			f.addf(e.Range(), "the number is out of range")
-			return "", false
-		}
-		return numberText(n), true
+		return f.written(e.Range()), true // "1.10" stays what it is
 	default:
 		f.addf(e.Range(), "want a plain value here")
 	}
 	return "", false
 }
 
-func numberText(n *big.Float) string {
-	if n.IsInt() {
-		return n.Text('f', 0)
+// written is the text of the file in a range.
+func (f *faults) written(at hcl.Range) string {
+	if !at.CanSliceBytes(f.src) {
+		return ""
 	}
-	return n.Text('g', 17)
+	return string(at.SliceBytes(f.src))
 }
 
 // template joins the parts of a quoted string. The only interpolations are
@@ -72,11 +68,11 @@ func (f *faults) template(parts []hclsyntax.Expression) (string, bool) {
 	for _, part := range parts {
 		switch part := part.(type) {
 		case *hclsyntax.LiteralValueExpr:
-			text, ok := f.literal(part)
-			if !ok {
+			if part.Val.IsNull() || part.Val.Type() != cty.String {
+				f.addf(part.Range(), "unexpected ${%s}; write the value itself", f.written(part.Range()))
 				return "", false
 			}
-			out.WriteString(text)
+			out.WriteString(part.Val.AsString())
 		case *hclsyntax.ScopeTraversalExpr:
 			name := traversalText(part.Traversal)
 			if err := intent.CheckPlaceholder(name); err != nil {
@@ -103,8 +99,8 @@ func traversalText(t hcl.Traversal) string {
 			out.WriteString("." + step.Name)
 		case hcl.TraverseIndex:
 			// port.8080 is read as an index; so is port["x"], which is no placeholder.
-			if step.Key.Type() == cty.Number {
-				out.WriteString("." + numberText(step.Key.AsBigFloat()))
+			if n, ok := smallInt(step.Key); ok {
+				out.WriteString("." + strconv.FormatInt(n, 10))
 			} else {
 				out.WriteString("[…]")
 			}
@@ -113,6 +109,14 @@ func traversalText(t hcl.Traversal) string {
 		}
 	}
 	return out.String()
+}
+
+func smallInt(v cty.Value) (int64, bool) {
+	if v.IsNull() || v.Type() != cty.Number || v.AsBigFloat().IsInf() {
+		return 0, false
+	}
+	n, accuracy := v.AsBigFloat().Int64()
+	return n, accuracy == big.Exact && n >= 0
 }
 
 // str decodes a string.
