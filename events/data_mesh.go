@@ -1,0 +1,162 @@
+package events
+
+import "encoding/json"
+
+// RolloutStarted: a new version of an app is being brought out.
+type RolloutStarted struct {
+	Version  string `json:"version"`            // new version
+	Previous string `json:"previous,omitempty"` // version that runs now
+	Copies   int    `json:"copies"`             // copies to change
+}
+
+// RolloutProgressed: one more step of a rollout is done.
+type RolloutProgressed struct {
+	Version string `json:"version"` // new version
+	Updated int    `json:"updated"` // copies that run it
+	Ready   int    `json:"ready"`   // of these, how many pass their checks
+	Want    int    `json:"want"`    // copies wanted in all
+}
+
+// RolloutDone: every wanted copy runs the version and is ready.
+type RolloutDone struct {
+	Version string `json:"version"` // version that now runs
+	TookMS  int64  `json:"took_ms"` // time from started to done
+}
+
+// RolloutFailed: a copy of the new version failed; the rollout has halted.
+type RolloutFailed struct {
+	Version string `json:"version"`        // version that failed
+	Copy    string `json:"copy,omitempty"` // first copy that failed, e.g. web/2
+	Reason  string `json:"reason"`         // why
+}
+
+// RolloutRolledback: the app is back on its earlier version.
+type RolloutRolledback struct {
+	Version string `json:"version"` // version that was given up
+	To      string `json:"to"`      // version that runs again
+	Reason  string `json:"reason"`  // why
+}
+
+// RolloutHeld: the rollout waits for a person.
+type RolloutHeld struct {
+	Version string `json:"version"` // version in question
+	Reason  string `json:"reason"`  // why, and what would release it
+}
+
+// ReflexFired: a rule's condition held and its action was taken.
+type ReflexFired struct {
+	Rule            string                     `json:"rule"`               // name of the rule
+	Facts           map[string]json.RawMessage `json:"facts"`              // values the rule saw
+	Action          string                     `json:"action"`             // what was done, e.g. restart("cache")
+	Result          string                     `json:"result"`             // ok, or the error
+	SensedToActedUS int64                      `json:"sensed_to_acted_us"` // from the fact to the act
+}
+
+// ReflexObserved: a rule in observe mode would have fired.
+type ReflexObserved struct {
+	Rule   string                     `json:"rule"`   // name of the rule
+	Facts  map[string]json.RawMessage `json:"facts"`  // values the rule saw
+	Action string                     `json:"action"` // what it would have done
+}
+
+// ReflexSuppressed: a rule's condition held and a rail kept it from acting.
+type ReflexSuppressed struct {
+	Rule   string                     `json:"rule"`   // name of the rule
+	Facts  map[string]json.RawMessage `json:"facts"`  // values the rule saw
+	Action string                     `json:"action"` // what was not done
+	Reason string                     `json:"reason"` // which rail, and its numbers
+}
+
+// ReflexCleared: the condition of a rule that had fired no longer holds.
+type ReflexCleared struct {
+	Rule   string `json:"rule"`    // name of the rule
+	HeldMS int64  `json:"held_ms"` // how long it had held
+}
+
+// LeaderElected: the host became the leader.
+type LeaderElected struct {
+	Term   uint64 `json:"term"`             // Raft term
+	Voters int    `json:"voters,omitempty"` // size of the quorum's set
+}
+
+// LeaderLost: the host is no longer the leader.
+type LeaderLost struct {
+	Term   uint64 `json:"term"`             // Raft term that ended
+	Reason string `json:"reason,omitempty"` // why, if known
+}
+
+// IntentApplied: an intent was declared or changed.
+type IntentApplied struct {
+	Kind   string   `json:"kind"`             // app or reflex
+	Op     string   `json:"op"`               // add or change
+	Fields []string `json:"fields,omitempty"` // paths that changed
+	By     string   `json:"by,omitempty"`     // who declared it
+}
+
+// IntentRemoved: an intent was taken back.
+type IntentRemoved struct {
+	Kind string `json:"kind"`         // app or reflex
+	By   string `json:"by,omitempty"` // who removed it
+}
+
+// FreezeFrozen: the host has stopped all automatic action.
+type FreezeFrozen struct {
+	Epoch uint64   `json:"epoch"`          // freeze epoch
+	Hard  bool     `json:"hard"`           // restarts in place stopped too
+	Apps  []string `json:"apps,omitempty"` // only these; empty means all
+	By    string   `json:"by,omitempty"`   // who froze it
+}
+
+// FreezeThawed: the host acts again.
+type FreezeThawed struct {
+	Epoch uint64 `json:"epoch"`        // epoch of the thaw
+	By    string `json:"by,omitempty"` // who thawed it
+}
+
+// EventType implements Payload.
+func (RolloutStarted) EventType() string { return "rollout.started" }
+
+// EventType implements Payload.
+func (RolloutProgressed) EventType() string { return "rollout.progressed" }
+
+// EventType implements Payload.
+func (RolloutDone) EventType() string { return "rollout.done" }
+
+// EventType implements Payload.
+func (RolloutFailed) EventType() string { return "rollout.failed" }
+
+// EventType implements Payload.
+func (RolloutRolledback) EventType() string { return "rollout.rolledback" }
+
+// EventType implements Payload.
+func (RolloutHeld) EventType() string { return "rollout.held" }
+
+// EventType implements Payload.
+func (ReflexFired) EventType() string { return "reflex.fired" }
+
+// EventType implements Payload.
+func (ReflexObserved) EventType() string { return "reflex.observed" }
+
+// EventType implements Payload.
+func (ReflexSuppressed) EventType() string { return "reflex.suppressed" }
+
+// EventType implements Payload.
+func (ReflexCleared) EventType() string { return "reflex.cleared" }
+
+// EventType implements Payload.
+func (LeaderElected) EventType() string { return "leader.elected" }
+
+// EventType implements Payload.
+func (LeaderLost) EventType() string { return "leader.lost" }
+
+// EventType implements Payload.
+func (IntentApplied) EventType() string { return "intent.applied" }
+
+// EventType implements Payload.
+func (IntentRemoved) EventType() string { return "intent.removed" }
+
+// EventType implements Payload.
+func (FreezeFrozen) EventType() string { return "freeze.frozen" }
+
+// EventType implements Payload.
+func (FreezeThawed) EventType() string { return "freeze.thawed" }
