@@ -95,15 +95,23 @@ func (h *health) ready(now time.Time) bool {
 	return len(h.checks) > 0 || now.Sub(h.began) >= h.policy.Settle
 }
 
-// unhealthy returns why the copy is, and whether that asks for a restart.
-func (h *health) unhealthy() (why string, live, bad bool) {
+// ailment is a check that makes a copy unhealthy.
+type ailment struct {
+	check    string
+	failures int
+	why      string
+	live     bool // it asks for a restart
+}
+
+// unhealthy returns what ails the copy, what asks for a restart first.
+func (h *health) unhealthy() (worst ailment, bad bool) {
 	for i := range h.checks {
-		c := &h.checks[i]
-		if c.bad && (!bad || h.policy.Checks[i].Live && !live) {
-			why, live, bad = c.why, h.policy.Checks[i].Live, true
+		c, p := &h.checks[i], h.policy.Checks[i]
+		if c.bad && (!bad || p.Live && !worst.live) {
+			worst, bad = ailment{check: p.Name, failures: c.fails, why: c.why, live: p.Live}, true
 		}
 	}
-	return why, live, bad
+	return worst, bad
 }
 
 // waiting says what keeps the copy from being ready.

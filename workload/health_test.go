@@ -17,23 +17,23 @@ func TestFailuresCountOnlyPastTheGraceAndInARow(t *testing.T) {
 	for i := range 9 {
 		h.result(at(time.Duration(i)*time.Second), 0, Failed, "refused")
 	}
-	if _, _, bad := h.unhealthy(); bad {
+	if _, bad := h.unhealthy(); bad {
 		t.Fatal("failures within the grace counted")
 	}
 	h.result(at(10*time.Second), 0, Failed, "refused")
 	h.result(at(11*time.Second), 0, Unknown, "no answer from a starved host")
 	h.result(at(12*time.Second), 0, Passed, "")
 	h.result(at(13*time.Second), 0, Failed, "refused")
-	if _, _, bad := h.unhealthy(); bad || !h.ready(at(13*time.Second)) {
+	if _, bad := h.unhealthy(); bad || !h.ready(at(13*time.Second)) {
 		t.Fatal("two failures that were not in a row made it unhealthy")
 	}
 	h.result(at(14*time.Second), 0, Unknown, "")
 	h.result(at(15*time.Second), 0, Failed, "refused")
-	if why, live, bad := h.unhealthy(); !bad || !live || why != "c: refused" || h.ready(at(15*time.Second)) {
-		t.Fatalf("two in a row with an unknown between: %q %v %v", why, live, bad)
+	if a, bad := h.unhealthy(); !bad || a != (ailment{"c", 2, "c: refused", true}) || h.ready(at(15*time.Second)) {
+		t.Fatalf("two in a row with an unknown between: %+v %v", a, bad)
 	}
 	h.result(at(16*time.Second), 0, Passed, "")
-	if _, _, bad := h.unhealthy(); bad || !h.ready(at(16*time.Second)) {
+	if _, bad := h.unhealthy(); bad || !h.ready(at(16*time.Second)) {
 		t.Fatal("did not recover")
 	}
 	h.result(at(16*time.Second), 7, Failed, "no such check") // must not panic
@@ -65,8 +65,8 @@ func TestUnknownNeitherCountsNorClears(t *testing.T) {
 				without.result(epoch, 0, o, "x")
 			}
 		}
-		_, _, a := with.unhealthy()
-		_, _, b := without.unhealthy()
+		_, a := with.unhealthy()
+		_, b := without.unhealthy()
 		if a != b || with.ready(epoch) != without.ready(epoch) {
 			t.Fatalf("unhealthy %v and %v", a, b)
 		}

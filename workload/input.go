@@ -138,10 +138,12 @@ const (
 // Note is an event: which of the fields hold depends on its kind.
 type Note struct {
 	Kind     NoteKind
-	Cause    NoteKind // the last event of that kind led to this one; empty: none did
-	Instance Instance // started, ready, restarted: what runs; else: what ran
-	Exit     Exit     // exited, stopped
-	After    time.Duration
-	By       string // restarted: "agent" or "pid1"
-	Why      string
+	Cause    NoteKind      // the last event of that kind led to this one; empty: none did
+	Instance Instance      // started, ready, restarted: what runs; else: what ran
+	Exit     Exit          // exited, stopped
+	After    time.Duration // ready: since the start; restarted: since the end before it
+	By       string        // restarted: "agent" or "pid1"
+	Why      string        // unhealthy, stopped, needs_human
+	Check    string        // unhealthy: which check
+	Count    int           // unhealthy: failures in a row; needs_human: restarts within the window
 }

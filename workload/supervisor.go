@@ -261,10 +261,10 @@ func (s *Supervisor) tend(now time.Time, out *Output) {
 		s.why = ""
 		s.tell(out, Note{Kind: NoteReady, Cause: s.restart, Instance: *s.inst, After: now.Sub(s.health.began)})
 	}
-	if why, live, bad := s.health.unhealthy(); bad {
-		s.sick(why, out)
-		if live {
-			s.stop(now, "unhealthy: "+why, NoteUnhealthy, out)
+	if ails, bad := s.health.unhealthy(); bad {
+		s.sick(ails, out)
+		if ails.live {
+			s.stop(now, "unhealthy: "+ails.why, NoteUnhealthy, out)
 			return
 		}
 	}
@@ -279,14 +279,16 @@ func (s *Supervisor) tend(now time.Time, out *Output) {
 
 // sick takes in that the copy is unhealthy. A generation that was never stable
 // is taken for one that cannot work as it is.
-func (s *Supervisor) sick(why string, out *Output) {
-	s.readySince, s.why = time.Time{}, why
+func (s *Supervisor) sick(a ailment, out *Output) {
+	s.readySince, s.why = time.Time{}, a.why
 	if s.toldSick {
 		return
 	}
 	s.toldSick = true
 	s.failure.bad = s.failure.bad || !s.proved
-	s.tell(out, Note{Kind: NoteUnhealthy, Cause: s.restart, Instance: *s.inst, Why: why})
+	s.tell(out, Note{
+		Kind: NoteUnhealthy, Cause: s.restart, Instance: *s.inst, Why: a.why, Check: a.check, Count: a.failures,
+	})
 }
 
 // unwanted says why the running copy should end; empty if it should not.
@@ -322,7 +324,7 @@ func (s *Supervisor) needsHuman(now time.Time, out *Output) {
 		return
 	}
 	s.toldHuman = now
-	s.tell(out, Note{Kind: NoteNeedsHuman, Cause: s.restart, Why: s.why})
+	s.tell(out, Note{Kind: NoteNeedsHuman, Cause: s.restart, Why: s.why, Count: len(s.backoff.history)})
 }
 
 func (s *Supervisor) tell(out *Output, n Note) { out.Actions = append(out.Actions, Tell{Note: n}) }
