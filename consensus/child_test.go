@@ -1,0 +1,5 @@
+package consensus
+
+func runChild() {}
+
+const childEnv = "GANGLION_CONSENSUS_TEST_CHILD"
