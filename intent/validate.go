@@ -194,7 +194,7 @@ func (f field) failIf(err error) {
 }
 
 // Expression is a condition in a declaration, in a language that this package
-// does not know; package intent/expr compiles it.
+// does not know; expr.Check of package intent/expr compiles it.
 type Expression struct {
 	Path      string // as in Problem
 	Source    string

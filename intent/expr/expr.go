@@ -7,16 +7,15 @@ import (
 	"unicode/utf8"
 
 	"cel.dev/cel-go/cel"
-
-	"github.com/ganglion-mesh/ganglion/intent"
 )
 
 // The bounds of an expression. A unit of cost is about 50 ns.
 const (
-	maxCost  = 10000 // of one evaluation
-	maxDepth = 50    // of nesting
-	maxNodes = 1000
-	maxLabel = 256 // bytes of a label's value
+	maxSource = 2 << 10 // bytes; the same as intent.MaxExpression
+	maxCost   = 10000   // of one evaluation
+	maxDepth  = 50      // of nesting
+	maxNodes  = 1000
+	maxLabel  = 256 // bytes of a label's value
 )
 
 // Error is an expression that cannot be used. Line and Column, both from 1,
@@ -35,30 +34,15 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s (at %d:%d of the expression)", e.Why, e.Line, e.Column)
 }
 
-// Check compiles every expression in in and reports those that fail as an
-// *intent.ValidationError, or nil. It is the part of validation that package
-// intent cannot do.
-func Check(in intent.Intents) error {
-	var problems []intent.Problem
-	for _, e := range in.Expressions() {
-		if err := CheckExpression(e); err != nil {
-			problems = append(problems, intent.Problem{Path: e.Path, Why: err.Error()})
-		}
-	}
-	if len(problems) == 0 {
-		return nil
-	}
-	return &intent.ValidationError{Problems: problems}
-}
-
-// CheckExpression compiles one expression of a declaration; a failure is an
-// *Error.
-func CheckExpression(e intent.Expression) error {
-	if e.Placement {
-		_, err := CompilePlacement(e.Source)
+// Check compiles src and throws the result away: as an expression over labels
+// if placement, else as far as CheckSyntax can. It suits the fields of an
+// intent.Expression. A failure is an *Error.
+func Check(src string, placement bool) error {
+	if placement {
+		_, err := CompilePlacement(src)
 		return err
 	}
-	return CheckSyntax(e.Source)
+	return CheckSyntax(src)
 }
 
 // CheckSyntax parses a condition of a reflex, whose variables are not known
@@ -79,7 +63,7 @@ func limits() []cel.EnvOption {
 		cel.ClearMacros(),
 		cel.ParserRecursionLimit(maxDepth),
 		cel.ParserErrorRecoveryLimit(1),
-		cel.ParserExpressionSizeLimit(intent.MaxExpression),
+		cel.ParserExpressionSizeLimit(maxSource),
 		cel.ExpressionNodeLimit(maxNodes),
 		cel.ExpressionNestingDepthLimit(maxDepth),
 	}
@@ -91,8 +75,8 @@ func parse(env *cel.Env, src string) (*cel.Ast, error) {
 		return nil, &Error{Source: src, Why: "an expression is required"}
 	case !utf8.ValidString(src):
 		return nil, &Error{Source: src, Why: "is not UTF-8"}
-	case len(src) > intent.MaxExpression:
-		return nil, &Error{Source: src, Why: fmt.Sprintf("%d bytes; an expression has at most %d", len(src), intent.MaxExpression)}
+	case len(src) > maxSource:
+		return nil, &Error{Source: src, Why: fmt.Sprintf("%d bytes; an expression has at most %d", len(src), maxSource)}
 	}
 	parsed, issues := env.Parse(src)
 	return parsed, asError(src, issues)

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/ganglion-mesh/ganglion/intent"
+	"github.com/ganglion-mesh/ganglion/intent/expr"
 )
 
 // example returns the example of the reference, as printed there.
@@ -438,6 +439,21 @@ func TestHostileFiles(t *testing.T) {
 				t.Errorf("the error has %d bytes", len(err.Error()))
 			}
 		})
+	}
+}
+
+// TestExpressionsOfAllSizes: the two packages that bound expressions, and do not
+// know each other, agree.
+func TestExpressionsOfAllSizes(t *testing.T) {
+	for size, ok := range map[int]bool{intent.MaxExpression: true, intent.MaxExpression + 1: false} {
+		src := "zone == '" + strings.Repeat("z", size-len("zone == ''")) + "'"
+		a := intent.App{Name: "a", Run: intent.Run{Command: []string{"a"}}, Place: intent.Place{Require: []string{src}}}
+		if got := a.Validate() == nil; got != ok {
+			t.Errorf("intent: %d bytes: %v", size, got)
+		}
+		if got := expr.Check(src, true) == nil; got != ok {
+			t.Errorf("expr: %d bytes: %v", size, got)
+		}
 	}
 }
 

@@ -183,7 +183,7 @@ func check(b *block, err error, expressions []intent.Expression) {
 		if bad[e.Path] {
 			continue
 		}
-		if err := expr.CheckExpression(e); err != nil {
+		if err := expr.Check(e.Source, e.Placement); err != nil {
 			b.addf(within(b, b.place(e.Path), err), "%s%s", fieldName(e.Path), reason(err))
 		}
 	}
