@@ -1,0 +1,9 @@
+# At most one copy in the whole mesh, fenced by a lease; it finds its fencing
+# token in GANGLION_TOKEN. Not yet executed.
+app "billing" {
+  singleton = true
+  run {
+    command = ["/opt/billing/bin/billing", "--state", "/var/lib/billing"]
+    user    = "billing"
+  }
+}
