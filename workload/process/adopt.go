@@ -1,0 +1,318 @@
+//go:build linux
+
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ganglion-mesh/ganglion/workload"
+)
+
+// Adopt implements workload.Driver. A recorded process counts if it is the very
+// one: same boot, pid and start time. A record without its process (the agent
+// was killed between the two writes) leads to the mark; so does a process with a
+// mark whose record is lost, if it runs as the user its app has. What else
+// carries marks is left of copies that have ended: it is killed before the copy
+// is started next, not here.
+func (d *Driver) Adopt(ctx context.Context) ([]workload.Handle, error) {
+	d.cg.endChecks()
+	a := &adoption{d: d, byID: map[workload.CopyID]*handle{}}
+	var err error
+	if a.found, err = findMarked(d.tag + "-"); err != nil {
+		return nil, fmt.Errorf("adopt copies: %w", err)
+	}
+	entries, err := os.ReadDir(filepath.Join(d.cfg.Dir, privateDir, copiesDir))
+	if err != nil {
+		return nil, fmt.Errorf("adopt copies: %w", err)
+	}
+	for _, e := range entries {
+		if id, ok := parseCopyName(e.Name()); ok {
+			if err := a.recorded(ctx, id); err != nil {
+				return nil, fmt.Errorf("adopt %s: %w", id, err)
+			}
+		}
+	}
+	for _, m := range a.found {
+		a.unrecorded(m)
+	}
+	return a.install()
+}
+
+type adoption struct {
+	d        *Driver
+	found    []marked
+	byID     map[workload.CopyID]*handle
+	remnants map[workload.CopyID][]string
+}
+
+// recorded adopts the copy a record names, if it runs.
+func (a *adoption) recorded(ctx context.Context, id workload.CopyID) error {
+	dir := a.d.recordDir(id)
+	r, err := readRun(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		a.d.log.Warn("record of a copy is unreadable, its mark is looked for", "copy", id.String(), "error", err)
+		return nil
+	}
+	if r.Boot != a.d.boot || r.Pid < 0 {
+		return nil
+	}
+	s, err := readSpec(dir, r.Spec)
+	if err != nil {
+		a.d.log.Warn("spec of a copy is unreadable, its mark is looked for", "copy", id.String(), "error", err)
+		return nil
+	}
+	if r.Pid == 0 {
+		if r.Pid, r.StartTime, err = a.awaitMark(ctx, r.Nonce, s.Cgroup); err != nil || r.Pid == 0 {
+			return err
+		}
+		a.complete(id, r)
+	}
+	a.take(id, s, r)
+	return nil
+}
+
+// complete writes the process into its record.
+func (a *adoption) complete(id workload.CopyID, r run) {
+	f, err := os.OpenFile(filepath.Join(a.d.recordDir(id), runFile), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err == nil {
+		err = errors.Join(writeRun(f, r), f.Close())
+	}
+	if err != nil {
+		a.d.log.Warn("adopted copy is not recorded", "copy", id.String(), "error", err)
+	}
+}
+
+// take makes a handle of a process if it is the one and runs.
+func (a *adoption) take(id workload.CopyID, s started, r run) {
+	fd, err := unix.PidfdOpen(r.Pid, 0)
+	if err != nil {
+		return
+	}
+	st, err := readStat(r.Pid) // after the open, so that fd and stat are of one process
+	if err != nil || st.start != r.StartTime || !st.running() {
+		unix.Close(fd)
+		return
+	}
+	h, err := a.d.newHandle(s.Spec, r.Start, r.Pid, fd, r)
+	if err != nil {
+		a.d.log.Warn("adopt copy", "copy", id.String(), "error", err)
+		return
+	}
+	if s.Cgroup != "" {
+		if cg, err := openCgroup(s.Cgroup); err == nil && cg.holds(r.Pid) {
+			h.group.cg = cg
+		} else if err == nil {
+			cg.close()
+		}
+	}
+	a.byID[id] = h
+}
+
+// markWait is how long Adopt looks for a process that a record says may have
+// been started: between its fork and its exec it does not carry its mark yet.
+const markWait = time.Second
+
+func (a *adoption) awaitMark(ctx context.Context, nonce, cgroup string) (pid int, start uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, markWait)
+	defer cancel()
+	cg, cgErr := openCgroup(cgroup)
+	if cgErr == nil {
+		defer cg.close()
+	}
+	var g group
+	err = g.poll(ctx, func() (bool, error) {
+		found, err := findMarked(nonce)
+		if err != nil {
+			return false, err
+		}
+		pid, start = leaderOf(found)
+		return pid != 0 || (cgErr == nil && !cg.populated()), nil
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = nil
+	}
+	return pid, start, err
+}
+
+// leaderOf returns the first process of a start: the oldest that leads a session.
+func leaderOf(found []marked) (pid int, start uint64) {
+	for _, m := range found {
+		st, err := readStat(m.pid)
+		if err == nil && st.running() && st.session == m.pid && (pid == 0 || st.start < start) {
+			pid, start = m.pid, st.start
+		}
+	}
+	return pid, start
+}
+
+// unrecorded adopts what a mark names and no record does, else notes it as a
+// remnant.
+func (a *adoption) unrecorded(m marked) {
+	n, err := strconv.Atoi(m.get("GANGLION_COPY"))
+	id := workload.CopyID{App: m.get("GANGLION_APP"), N: n}
+	if err != nil || !validID(id) || a.knows(m.nonce) {
+		return
+	}
+	var same []marked
+	for _, o := range a.found {
+		if o.nonce == m.nonce {
+			same = append(same, o)
+		}
+	}
+	if pid, start := leaderOf(same); a.byID[id] == nil && pid == m.pid && a.d.recordLost(id) {
+		if s := a.d.specOf(id, m); a.d.runsAs(s.Spec, pid) {
+			r := run{Boot: a.d.boot, Nonce: m.nonce, Pid: pid, StartTime: start, Since: time.Now().Add(-sinceStart(start))}
+			r.Start, _ = strconv.Atoi(m.get("GANGLION_START"))
+			if r.Spec, err = a.d.keepSpec(id, s); err == nil {
+				a.complete(id, r)
+			}
+			a.take(id, s, r)
+			return
+		}
+	}
+	if a.remnants == nil {
+		a.remnants = map[workload.CopyID][]string{}
+	}
+	if !slices.Contains(a.remnants[id], m.nonce) {
+		a.remnants[id] = append(a.remnants[id], m.nonce)
+	}
+}
+
+// knows tells whether a mark is that of an adopted copy.
+func (a *adoption) knows(nonce string) bool {
+	for _, h := range a.byID {
+		if h.mark == nonce {
+			return true
+		}
+	}
+	return false
+}
+
+// recordLost tells that the records do not say what runs of a copy. If they do
+// say it, and it is over, whoever carries a mark was left behind.
+func (d *Driver) recordLost(id workload.CopyID) bool {
+	r, err := readRun(d.recordDir(id))
+	if err != nil {
+		return true
+	}
+	_, err = readSpec(d.recordDir(id), r.Spec)
+	return err != nil
+}
+
+// specOf finds or rebuilds what a marked process was started with.
+func (d *Driver) specOf(id workload.CopyID, m marked) started {
+	version := m.get("GANGLION_VERSION")
+	if s, err := findSpec(d.recordDir(id), version); err == nil && s.Spec.ID == id {
+		return s
+	}
+	spec := workload.Spec{ID: id, Version: version, Env: map[string]string{}}
+	for kv := range strings.SplitSeq(string(m.env), "\x00") {
+		k, v, ok := strings.Cut(kv, "=")
+		if ok && k != "STATE_DIR" && k != "PATH" && !strings.HasPrefix(k, "GANGLION_") {
+			spec.Env[k] = v
+		}
+	}
+	if b, err := os.ReadFile("/proc/" + strconv.Itoa(m.pid) + "/cmdline"); err == nil {
+		spec.Command = strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
+	}
+	return started{Spec: spec}
+}
+
+func (d *Driver) keepSpec(id workload.CopyID, s started) (string, error) {
+	if err := os.MkdirAll(d.recordDir(id), 0o700); err != nil {
+		return "", err
+	}
+	return writeSpec(d.recordDir(id), s)
+}
+
+// runsAs tells whether a process runs as the user of its app, so that no app can
+// pass a process of its own for a copy of another.
+func (d *Driver) runsAs(spec workload.Spec, pid int) bool {
+	uid, err := ownerOf(pid)
+	if err != nil {
+		return false
+	}
+	if !d.root {
+		return int(uid) == os.Geteuid()
+	}
+	if spec.User == "" {
+		return d.users.has(spec.ID.App, uid)
+	}
+	a, err := lookup(spec.User)
+	return err == nil && a.uid == uid
+}
+
+// install hands the adopted to the driver and prepares their next start, so that
+// it will be as fast as any.
+func (a *adoption) install() ([]workload.Handle, error) {
+	for id, marks := range a.remnants {
+		s, err := a.d.slot(id)
+		if err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		s.remnants = append(s.remnants, marks...)
+		s.mu.Unlock()
+	}
+	var hs []workload.Handle
+	for _, id := range slices.SortedFunc(maps.Keys(a.byID), compareIDs) {
+		h := a.byID[id]
+		s, err := a.d.slot(id)
+		if err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		s.live = h
+		s.starts.Store(int64(h.inst.Start))
+		if p, err := a.d.prepare(h.inst.Spec); err == nil {
+			s.prep = p
+		}
+		s.mu.Unlock()
+		a.d.out.Track(id)
+		h.watch(a.d)
+		hs = append(hs, h)
+	}
+	return hs, nil
+}
+
+func compareIDs(a, b workload.CopyID) int {
+	if a.App != b.App {
+		return strings.Compare(a.App, b.App)
+	}
+	return a.N - b.N
+}
+
+// refuseUnadopted keeps Start from doubling a copy of an earlier life that Adopt
+// has not been asked about.
+func (d *Driver) refuseUnadopted(id workload.CopyID) error {
+	r, err := readRun(d.recordDir(id))
+	if err != nil || r.Boot != d.boot || r.Pid < 0 {
+		return nil
+	}
+	if r.Pid == 0 {
+		found, err := findMarked(r.Nonce)
+		if err != nil {
+			return err
+		}
+		r.Pid, r.StartTime = leaderOf(found)
+	}
+	if st, err := readStat(r.Pid); err == nil && st.start == r.StartTime && st.running() {
+		return fmt.Errorf("copy %s: process %d of an earlier life of the agent runs; adopt it first", id, r.Pid)
+	}
+	return nil
+}

@@ -1,0 +1,313 @@
+//go:build linux
+
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ganglion-mesh/ganglion/workload"
+)
+
+// handle is one running process of a copy. A goroutine waits for its pidfd in
+// the runtime's poller; no thread does.
+type handle struct {
+	inst   workload.Instance
+	mark   string
+	begun  time.Time // zero if adopted
+	pidfd  *os.File
+	exited chan workload.Exit
+	ended  chan struct{} // closed when the exit is in exited, or by release
+	exits  exitReader
+	check  bool // not a copy but a check of one
+
+	mu       sync.Mutex
+	group    group // its tracked set is guarded by mu
+	stopping bool  // a Stop is under way: leave the group its grace
+	dead     bool  // the first process has ended
+	retired  bool  // the group belongs to the next start
+	released bool  // the driver is closed: nobody waits for the exit any more
+}
+
+// newHandle takes over pidfd.
+func (d *Driver) newHandle(spec workload.Spec, n, pid, pidfd int, r run) (*handle, error) {
+	if pidfd < 0 {
+		return nil, errors.New("the kernel gives no pidfd; Linux 5.10 or later is needed")
+	}
+	st, err := readStat(pid)
+	if err == nil {
+		err = unix.SetNonblock(pidfd, true) // what makes os.NewFile use the poller
+	}
+	if err != nil {
+		unix.Close(pidfd)
+		return nil, err
+	}
+	return &handle{
+		inst: workload.Instance{
+			Spec: spec, Start: n, Pid: pid, StartTime: st.start, Since: r.Since,
+		},
+		mark:   r.Nonce,
+		pidfd:  os.NewFile(uintptr(pidfd), "pidfd"),
+		exited: make(chan workload.Exit, 1),
+		ended:  make(chan struct{}),
+		exits:  d.exits,
+		group:  group{leader: pid, start: st.start, mark: r.Nonce},
+	}, nil
+}
+
+// Instance implements workload.Handle.
+func (h *handle) Instance() workload.Instance { return h.inst }
+
+// Exited implements workload.Handle.
+func (h *handle) Exited() <-chan workload.Exit { return h.exited }
+
+// over tells whether the exit has been delivered.
+func (h *handle) over() bool {
+	select {
+	case <-h.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// release ends the watching without an exit.
+func (h *handle) release() {
+	h.mu.Lock()
+	h.released = true
+	h.mu.Unlock()
+	h.pidfd.Close()
+}
+
+// retire gives the group up to the next start. If a Stop still gives the rest of
+// it some grace, that ends here.
+func (h *handle) retire(ctx context.Context) error {
+	h.mu.Lock()
+	stopping := h.stopping && !h.retired
+	h.mu.Unlock()
+	if stopping {
+		if err := h.killGroup(ctx); err != nil {
+			return err
+		}
+	}
+	h.mu.Lock()
+	h.retired = true
+	h.mu.Unlock()
+	return nil
+}
+
+// watch waits for the exit on a goroutine that Close joins.
+func (h *handle) watch(d *Driver) {
+	ok := d.spawn(func() {
+		defer close(h.ended)
+		defer close(h.exited)
+		defer h.pidfd.Close()
+		if h.wait() {
+			h.exited <- h.reapAndClear(d)
+		}
+	})
+	if !ok {
+		h.pidfd.Close()
+		close(h.exited)
+		close(h.ended)
+	}
+}
+
+// wait returns true when the process has ended, false when released.
+func (h *handle) wait() bool {
+	conn, err := h.pidfd.SyscallConn()
+	if err != nil {
+		return false
+	}
+	return conn.Read(func(fd uintptr) bool { return ended(int(fd)) }) == nil
+}
+
+// reapAndClear takes the exit and sees to it that nothing of the group stands in
+// the way of the next start: what is left when the first process has ended by
+// itself is killed.
+func (h *handle) reapAndClear(d *Driver) workload.Exit {
+	at := time.Now()
+	h.mu.Lock()
+	stopping := h.stopping
+	h.dead = true
+	if h.group.cg == nil && !stopping {
+		// Before the reaping, while the number of the group is surely ours.
+		_ = h.control(func(fd int) error { return signalGroup(fd, h.inst.Pid, h.inst.StartTime, syscall.SIGKILL) })
+	}
+	h.mu.Unlock()
+	var e workload.Exit
+	_ = h.control(func(fd int) error {
+		e = h.exits.read(fd, h.inst.Pid, h.inst.StartTime)
+		return nil
+	})
+	e.At, e.Ran = at, at.Sub(h.begun)
+	if h.begun.IsZero() {
+		e.Ran = sinceStart(h.inst.StartTime)
+	}
+	if !stopping {
+		h.clear(d)
+	}
+	return e
+}
+
+// clearFor bounds how long a restart waits for the rest of the group to be gone.
+const clearFor = 500 * time.Millisecond
+
+// clear kills the rest of the group. With a cgroup that is one read in the usual
+// case that nothing is left. Without one the search takes milliseconds, so the
+// restart does not wait for it; its marks are not the next start's.
+func (h *handle) clear(d *Driver) {
+	if h.group.cg == nil {
+		if h.check {
+			return // often, and its process group is gone: not worth a search
+		}
+		d.spawn(func() {
+			ctx, cancel := d.untilClose()
+			defer cancel()
+			if err := endRemnants(ctx, h.mark); err != nil && ctx.Err() == nil {
+				d.log.Warn("end what a copy left", "copy", h.inst.Spec.ID.String(), "error", err)
+			}
+		})
+		return
+	}
+	if !h.group.cg.populated() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), clearFor)
+	defer cancel()
+	if err := h.group.end(ctx); err != nil {
+		d.log.Warn("end what a copy left", "copy", h.inst.Spec.ID.String(), "error", err)
+	}
+}
+
+// untilClose returns a context that Close ends.
+func (d *Driver) untilClose() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	d.wg.Go(func() {
+		select {
+		case <-d.closing:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return ctx, cancel
+}
+
+// control runs f on the pidfd, which stays open meanwhile.
+func (h *handle) control(f func(fd int) error) error {
+	conn, err := h.pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var ferr error
+	if err := conn.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
+		return err
+	}
+	return ferr
+}
+
+// Signal implements workload.Handle.
+func (h *handle) Signal(sig syscall.Signal) error {
+	if sig <= 0 {
+		return fmt.Errorf("signal %s: %d is no signal", h.inst.Spec.ID, sig)
+	}
+	err := h.control(func(fd int) error { return unix.PidfdSendSignal(fd, sig, nil, 0) })
+	if err != nil {
+		return fmt.Errorf("signal %s: %w", h.inst.Spec.ID, err)
+	}
+	return nil
+}
+
+// Stop implements workload.Handle. The signal goes to the process group of the
+// first process; then all of the group, however it has spread, has the grace to
+// end before it is killed.
+func (h *handle) Stop(ctx context.Context, sig syscall.Signal, grace time.Duration) error {
+	h.mu.Lock()
+	h.stopping = true
+	if h.group.cg == nil && !h.dead && !h.released {
+		_ = h.group.look() // while the first process lives, its session tells who belongs to it
+	}
+	h.mu.Unlock()
+	if grace > 0 && sig > 0 && !h.over() {
+		h.signalAll(sig)
+		if err := h.await(ctx, grace); err != nil {
+			return h.stopError(err)
+		}
+	}
+	if err := h.killGroup(ctx); err != nil {
+		return h.stopError(err)
+	}
+	select {
+	case <-h.ended:
+	case <-ctx.Done():
+		return h.stopError(ctx.Err())
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.released && !h.dead {
+		return h.stopError(ErrClosed)
+	}
+	return nil
+}
+
+// signalAll signals the process group, and wakes it if it is suspended: else it
+// could not heed the signal.
+func (h *handle) signalAll(sig syscall.Signal) {
+	_ = h.control(func(fd int) error {
+		err := signalGroup(fd, h.inst.Pid, h.inst.StartTime, sig)
+		return errors.Join(err, signalGroup(fd, h.inst.Pid, h.inst.StartTime, syscall.SIGCONT))
+	})
+}
+
+func (h *handle) stopError(err error) error {
+	return fmt.Errorf("stop %s: %w", h.inst.Spec.ID, err)
+}
+
+// await gives the group up to grace to end by itself. Its error is ctx's.
+func (h *handle) await(ctx context.Context, grace time.Duration) error {
+	inTime, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	select {
+	case <-h.ended: // the usual end of the story comes without a poll
+	case <-inTime.Done():
+		return ctx.Err()
+	}
+	_ = h.group.poll(inTime, func() (bool, error) {
+		alive, err := h.groupAlive()
+		return !alive, err
+	})
+	return ctx.Err()
+}
+
+func (h *handle) groupAlive() (bool, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.alive()
+}
+
+// alive is called with mu held.
+func (h *handle) alive() (bool, error) {
+	if h.retired || h.released {
+		return false, nil
+	}
+	return h.group.alive()
+}
+
+// killGroup kills until nothing of the group runs.
+func (h *handle) killGroup(ctx context.Context) error {
+	return h.group.poll(ctx, func() (bool, error) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if alive, err := h.alive(); err != nil || !alive {
+			return err == nil, err
+		}
+		return false, h.group.kill()
+	})
+}

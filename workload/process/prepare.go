@@ -1,0 +1,305 @@
+//go:build linux
+
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/workload"
+)
+
+// prepared is all that a start of one Spec needs and that does not change from
+// start to start. Making it is slow; using it is the exec.
+type prepared struct {
+	spec   workload.Spec
+	path   string // of the program
+	dir    string
+	env    []string // without GANGLION_START and the mark
+	user   *account
+	out    [2]*os.File
+	run    *os.File // the record of the last start
+	hash   string   // of the spec file
+	fresh  bool     // no start of this spec yet: older spec files are still kept
+	cg     *cgroup
+	attach []string // v1 groups to put the copy into after its start
+}
+
+// close may be called on nil.
+func (p *prepared) close() {
+	if p == nil {
+		return
+	}
+	for _, f := range []*os.File{p.out[0], p.out[1], p.run} {
+		if f != nil {
+			f.Close()
+		}
+	}
+	p.cg.remove() // not while a copy lives in it: the kernel refuses
+}
+
+// prepare makes everything a spec needs.
+func (d *Driver) prepare(spec workload.Spec) (p *prepared, err error) {
+	p = &prepared{spec: cloneSpec(spec), fresh: true}
+	defer func() {
+		if err != nil {
+			p.cg.close() // it may be the group of a start before
+			p.cg = nil
+			p.close()
+			p = nil
+		}
+	}()
+	if len(spec.Command) == 0 {
+		return p, &workload.StartError{ID: spec.ID, Err: errors.New("the command is empty")}
+	}
+	if p.user, err = d.account(spec); err != nil {
+		return p, err
+	}
+	if err = d.makeCopyDir(spec.ID, p.user); err != nil {
+		return p, fmt.Errorf("prepare directory of %s: %w", spec.ID, err)
+	}
+	p.dir = workDir(spec, d.copyDir(spec.ID))
+	if err = statDir(p.dir); err != nil {
+		return p, &workload.StartError{ID: spec.ID, Err: err}
+	}
+	if p.path, err = resolve(spec, spec.Command[0], p.dir); err != nil {
+		return p, &workload.StartError{ID: spec.ID, Err: err}
+	}
+	p.env = d.environ(spec)
+	if p.out[0], p.out[1], err = d.out.Open(spec.ID, p.user.owner()); err != nil {
+		return p, err
+	}
+	d.prepareGroup(p)
+	return p, d.prepareRecord(p)
+}
+
+// environ is Spec.Environ without what differs from start to start.
+func (d *Driver) environ(spec workload.Spec) []string {
+	env := spec.Environ(d.cfg.Host, 0, filepath.Join(d.copyDir(spec.ID), stateDir))
+	return slices.DeleteFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "GANGLION_START=") })
+}
+
+// prepareGroup makes the copy's cgroups and sets its limits. That a host cannot
+// is no reason not to run the copy.
+func (d *Driver) prepareGroup(p *prepared) {
+	name := copyName(p.spec.ID)
+	if d.cg.v2 != "" {
+		cg, err := makeCgroup(filepath.Join(d.cg.v2, name))
+		if err != nil {
+			d.log.Warn("copy gets no cgroup", "copy", p.spec.ID.String(), "error", err)
+		}
+		p.cg = cg
+	}
+	var err error
+	if p.attach, err = d.cg.limits(name, p.cg, p.spec.CPU, p.spec.Memory); err != nil {
+		d.log.Warn("limits of a copy are not enforced", "copy", p.spec.ID.String(), "error", err)
+	}
+}
+
+func (d *Driver) prepareRecord(p *prepared) (err error) {
+	dir := d.recordDir(p.spec.ID)
+	if err = os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("record %s: %w", p.spec.ID, err)
+	}
+	s := started{Spec: p.spec}
+	if p.cg != nil {
+		s.Cgroup = p.cg.path
+	}
+	if p.hash, err = writeSpec(dir, s); err != nil {
+		return fmt.Errorf("record %s: %w", p.spec.ID, err)
+	}
+	p.run, err = os.OpenFile(filepath.Join(dir, runFile), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("record %s: %w", p.spec.ID, err)
+	}
+	return nil
+}
+
+// Start implements workload.Driver.
+func (d *Driver) Start(ctx context.Context, spec workload.Spec, n int) (workload.Handle, error) {
+	s, err := d.slot(spec.ID)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if s.live != nil && !s.live.over() {
+		return nil, fmt.Errorf("start %s: it runs already as process %d", spec.ID, s.live.inst.Pid)
+	}
+	if err := d.clearSlot(ctx, s); err != nil {
+		return nil, fmt.Errorf("start %s: end what an earlier start left: %w", spec.ID, err)
+	}
+	if s.prep == nil || !equalSpecs(&s.prep.spec, &spec) {
+		if err := d.reprepare(ctx, s, spec); err != nil {
+			return nil, err
+		}
+	}
+	h, err := d.start(s.prep, n)
+	if err != nil {
+		s.prep.close() // whatever was wrong with it, the next start looks anew
+		s.prep = nil
+		return nil, err
+	}
+	s.live = h
+	s.starts.Store(int64(n))
+	return h, nil
+}
+
+// clearSlot sees to it that nothing earlier of a copy can live on, or be stopped
+// by mistake for the next start. On the fast path it does nothing.
+func (d *Driver) clearSlot(ctx context.Context, s *slot) error {
+	if s.live != nil {
+		if err := s.live.retire(ctx); err != nil {
+			return err
+		}
+	}
+	for _, mark := range s.remnants {
+		if err := endRemnants(ctx, mark); err != nil {
+			return err
+		}
+	}
+	s.remnants = nil
+	return nil
+}
+
+// reprepare is the slow path: the first start of a spec, or of this life of the
+// agent.
+func (d *Driver) reprepare(ctx context.Context, s *slot, spec workload.Spec) error {
+	if s.prep == nil && s.live == nil {
+		if err := d.refuseUnadopted(spec.ID); err != nil {
+			return err
+		}
+	}
+	p, err := d.prepare(spec)
+	if err != nil {
+		return err
+	}
+	old := s.prep
+	s.prep = p
+	if old != nil {
+		if p.cg != nil && old.cg != nil {
+			old.cg.close() // the same group, to be kept
+			old.cg = nil
+		}
+		old.close()
+	}
+	if p.cg == nil {
+		return nil
+	}
+	g := group{cg: p.cg}
+	if err := g.end(ctx); err != nil {
+		return fmt.Errorf("start %s: end what an earlier start left: %w", spec.ID, err)
+	}
+	return nil
+}
+
+// start is the fast path: two plain writes of the record, and between them the
+// exec.
+func (d *Driver) start(p *prepared, n int) (*handle, error) {
+	r := run{Boot: d.boot, Spec: p.hash, Start: n, Nonce: d.newNonce(), Since: time.Now()}
+	if err := writeRun(p.run, r); err != nil {
+		return nil, fmt.Errorf("record start of %s: %w", p.spec.ID, err)
+	}
+	pidfd := -1
+	l := &launch{path: p.path, argv: p.spec.Command, attr: p.attr(d.null, n, r.Nonce, &pidfd)}
+	begun := time.Now()
+	if err := d.fork(p.user.kind(), l); err != nil {
+		r.Pid = -1
+		_ = writeRun(p.run, r)
+		return nil, explain(p, err)
+	}
+	h, err := d.newHandle(p.spec, n, l.pid, pidfd, r)
+	if err != nil {
+		abandon(l.pid)
+		return nil, fmt.Errorf("watch %s: %w", p.spec.ID, err)
+	}
+	h.begun = begun
+	h.group.cg = p.cg
+	r.Pid, r.StartTime = l.pid, h.inst.StartTime
+	if err := writeRun(p.run, r); err != nil {
+		d.log.Warn("start is recorded without its process", "copy", p.spec.ID.String(), "error", err)
+	}
+	d.afterStart(p, l.pid)
+	h.watch(d)
+	return h, nil
+}
+
+// abandon ends a child that cannot be watched. It is not reaped: the number is
+// still its.
+func abandon(pid int) {
+	_ = syscall.Kill(-pid, syscall.SIGKILL)
+	_, _ = syscall.Wait4(pid, nil, 0, nil)
+}
+
+// afterStart is what can wait until the copy runs.
+func (d *Driver) afterStart(p *prepared, pid int) {
+	d.resetOOMScore(pid)
+	for _, procs := range p.attach {
+		if err := os.WriteFile(procs, []byte(strconv.Itoa(pid)), 0); err != nil && !errors.Is(err, syscall.ESRCH) {
+			d.log.Warn("limits of a copy are not enforced", "copy", p.spec.ID.String(), "error", err)
+		}
+	}
+	if p.fresh {
+		p.fresh = false
+		dropSpecs(d.recordDir(p.spec.ID), p.hash)
+	}
+}
+
+// attr is what fork and exec are told for start n.
+func (p *prepared) attr(null *os.File, n int, nonce string, pidfd *int) *syscall.ProcAttr {
+	env := make([]string, 0, len(p.env)+2)
+	env = append(env, NonceVar+"="+nonce) // first, where a search finds it soonest
+	env = append(env, p.env...)
+	env = append(env, "GANGLION_START="+strconv.Itoa(n))
+	sys := &syscall.SysProcAttr{Setsid: true, Credential: p.user.credential(), PidFD: pidfd}
+	if p.cg != nil {
+		sys.UseCgroupFD, sys.CgroupFD = true, int(p.cg.dir.Fd())
+	}
+	return &syscall.ProcAttr{
+		Dir: p.dir, Env: env, Sys: sys,
+		Files: []uintptr{null.Fd(), p.out[0].Fd(), p.out[1].Fd()},
+	}
+}
+
+// probe tells whether a process can be started in a cgroup, by starting none.
+func probe(dir string) error {
+	f, err := openDir(nil, dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := os.Stat(filepath.Join(dir, "cgroup.kill")); err != nil {
+		return err
+	}
+	sys := &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(f.Fd())}
+	_, err = syscall.ForkExec(filepath.Join(dir, "no-such-program"), []string{"probe"}, &syscall.ProcAttr{Sys: sys})
+	if errors.Is(err, syscall.ENOENT) {
+		return nil
+	}
+	return err
+}
+
+func equalSpecs(a, b *workload.Spec) bool {
+	return a.ID == b.ID && a.Version == b.Version && a.Generation == b.Generation &&
+		slices.Equal(a.Command, b.Command) && maps.Equal(a.Env, b.Env) &&
+		a.User == b.User && a.Package == b.Package && a.Dir == b.Dir &&
+		a.CPU == b.CPU && a.Memory == b.Memory && a.SelfHeal == b.SelfHeal
+}
+
+// cloneSpec makes a spec that the caller cannot change any more.
+func cloneSpec(s workload.Spec) workload.Spec {
+	s.Command, s.Env = slices.Clone(s.Command), maps.Clone(s.Env)
+	return s
+}
