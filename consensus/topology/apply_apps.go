@@ -97,7 +97,8 @@ func (t *txn) putApp(spec intent.App, set string) {
 }
 
 func (t *txn) setApp(a App) {
-	t.apps = insert(t.apps, a.Spec.Name, &appEntry{App: a})
+	old, _ := t.apps.Get([]byte(a.Spec.Name))
+	t.apps = insert(t.apps, a.Spec.Name, newAppEntry(a, old))
 	t.dirty[a.Spec.Name] = true
 	t.changed = true
 }
@@ -209,7 +210,7 @@ func (t *txn) forgetVersions(name string) {
 	}
 	next := e.App
 	next.Versions = kept
-	t.apps = insert(t.apps, name, &appEntry{App: next})
+	t.apps = insert(t.apps, name, newAppEntry(next, e))
 }
 
 // sameSpec compares what would be stored, so that nil and empty are one.

@@ -140,7 +140,7 @@ func (im image) state() (*State, error) {
 		s.hosts = insert(s.hosts, h.Host.Name, &hostEntry{Host: h.Host, slice: h.Slice})
 	}
 	for _, a := range im.Apps {
-		s.apps = insert(s.apps, a.Spec.Name, &appEntry{App: a})
+		s.apps = insert(s.apps, a.Spec.Name, newAppEntry(a, nil))
 	}
 	for _, t := range im.Tokens {
 		s.tokens = insert(s.tokens, t.ID, t)

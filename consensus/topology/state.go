@@ -30,10 +30,11 @@ type State struct {
 	replay   *iradix.Tree[string] // request ids by the index they were accepted at
 }
 
-// appEntry is an App with its compiled expressions, made when first asked for.
+// appEntry is an App with its compiled expressions, which entries of one text
+// share.
 type appEntry struct {
 	App
-	compiled
+	rules *rules
 }
 
 // hostEntry is a Host with the index of its slice.

@@ -1,0 +1,249 @@
+package topology
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/intent"
+)
+
+// Times of the decisions. They are measured by whoever observes.
+const (
+	reportMissed = 5 * time.Second // a host that reports every second has missed its reports
+	calmBefore   = 2 * time.Minute // the gate opens only after so long a calm
+	maxOps       = 500             // placements changed by one decision
+)
+
+// planner is one run of Decide: a view of the state and the observations that
+// changes as decisions are made, and the decisions.
+type planner struct {
+	state  *State
+	obs    Observations
+	rooms  []*room // the roster, by name
+	byName map[string]*room
+	apps   []*appPlan          // by name
+	strays map[CopyKey][]*room // hosts that still have a copy which is not placed there
+	ops    []op                // in the order they were decided
+	rolls  []SetRollout        // likewise
+	out    Decision
+}
+
+// op is one change of a placement, with the move that it means.
+type op struct {
+	put    *Placement
+	remove CopyKey // if put is nil
+	move   *Move
+}
+
+// room is a host with what is placed on it.
+type room struct {
+	Host
+	index  int // in planner.rooms
+	obs    HostObs
+	fresh  bool // alive by gossip, and its reports arrive
+	copies int  // placed here
+	movers int  // those of them that have somewhere else to go: not of per-host apps
+	perApp map[string]int
+	cpu    float64
+	memory int64
+	ports  map[int]CopyKey
+}
+
+// appPlan is an app with its copies.
+type appPlan struct {
+	*appEntry
+	copies []*copyPlan // by number
+	halted bool
+	want   int // copies there should be
+
+	parallel         int
+	healthy, timeout time.Duration
+	grace            time.Duration  // until a silent, dead host's copies are re-placed
+	replace          bool           // whether they are
+	spreads          map[string]int // see spread
+	fits             []*fit         // by room; see fit
+}
+
+// fit is what an app's expressions say about a host's labels.
+type fit struct {
+	refused string // the first requirement that does not hold
+	prefer  float64
+}
+
+// fit asks the app's expressions about a room, once a decision.
+func (a *appPlan) fit(r *room) *fit {
+	for len(a.fits) <= r.index {
+		a.fits = append(a.fits, nil)
+	}
+	if a.fits[r.index] == nil {
+		a.fits[r.index] = &fit{a.refusedBy(r.obs.Labels), a.preferred(r.obs.Labels)}
+	}
+	return a.fits[r.index]
+}
+
+// copyPlan is a placed copy with what its host says about it.
+type copyPlan struct {
+	Placement
+	room    *room
+	obs     CopyObs
+	known   bool // its host reports it, of whatever generation
+	seen    bool // its host reports this generation
+	ready   bool
+	settled bool // ready for healthy_for
+	touched bool // changed by this decision
+}
+
+func newPlanner(s *State, obs Observations) *planner {
+	p := &planner{state: s, obs: obs, byName: map[string]*room{}, strays: map[CopyKey][]*room{}}
+	for e := range values(s.hosts) {
+		o := obs.Hosts[e.Name]
+		r := &room{
+			Host: e.Host, index: len(p.rooms), obs: o, fresh: o.Alive && o.Reported && o.ReportAge < reportMissed,
+			perApp: map[string]int{}, ports: map[int]CopyKey{},
+		}
+		p.rooms = append(p.rooms, r)
+		p.byName[e.Name] = r
+	}
+	for e := range values(s.apps) {
+		p.apps = append(p.apps, p.planApp(e))
+	}
+	p.findStrays()
+	return p
+}
+
+func (p *planner) planApp(e *appEntry) *appPlan {
+	a := &appPlan{
+		appEntry: e, halted: e.Rollout.Halted, want: e.Spec.Copies(),
+		parallel: max(1, e.Spec.Update.Parallel),
+		healthy:  e.Spec.Update.HealthyFor.Std(),
+		timeout:  or(e.Spec.Update.Deadline.Std(), 2*time.Minute),
+		grace:    or(e.Spec.Disconnect.Grace.Std(), 5*time.Second),
+		replace:  e.Spec.Disconnect.Policy != intent.DisconnectKeep,
+	}
+	for placement := range prefixed(p.state.copies, e.Spec.Name) {
+		c := &copyPlan{Placement: *placement, room: p.byName[placement.Host]}
+		c.room.take(a, c.Placement)
+		c.observe(a)
+		a.copies = append(a.copies, c)
+	}
+	return a
+}
+
+func (c *copyPlan) observe(a *appPlan) {
+	c.obs, c.known = c.room.obs.Copies[c.Key()]
+	c.seen = c.known && c.obs.Generation == c.Generation
+	c.ready = c.room.fresh && c.seen && c.obs.Ready && !c.Stopped
+	c.settled = c.ready && c.obs.ReadyFor >= a.healthy
+}
+
+// findStrays finds the copies that a host still has although they are placed
+// elsewhere or nowhere. Rooms are visited in order, so that lists are in order.
+func (p *planner) findStrays() {
+	for _, r := range p.rooms {
+		for key, o := range r.obs.Copies {
+			placed, ok := p.state.copies.Get(copyKey(key))
+			if (!ok || placed.Host != r.Name) && !over(o) {
+				p.strays[key] = append(p.strays[key], r)
+			}
+		}
+	}
+}
+
+// over reports whether a copy has no process any more and gets none.
+func over(o CopyObs) bool { return o.State == CopyStopped || o.State == CopyFailed }
+
+// gone reports whether the process of a copy that must stop is no more.
+func (c *copyPlan) gone() bool {
+	return c.room.fresh && (!c.known || c.obs.State == CopyStopped || c.seen && c.obs.State == CopyFailed)
+}
+
+// lost reports whether a host is lost to an app: gossip calls it dead, and the
+// leader itself has not heard from it. Gossip alone moves nothing.
+func (a *appPlan) lost(r *room) bool { return !r.obs.Alive && r.obs.ReportAge >= a.grace }
+
+// idle reports whether a user has stopped the copy.
+func (a *appPlan) idle(c *copyPlan) bool { return c.Stopped && c.Leaving == "" }
+
+func (r *room) take(a *appPlan, c Placement) {
+	need := a.Versions[c.Version].Resources
+	r.cpu += need.CPU
+	r.memory += int64(need.Memory)
+	r.count(a, 1)
+	for _, port := range c.Ports {
+		r.ports[port] = c.Key()
+	}
+}
+
+func (r *room) free(a *appPlan, c Placement) {
+	need := a.Versions[c.Version].Resources
+	r.cpu -= need.CPU
+	r.memory -= int64(need.Memory)
+	r.count(a, -1)
+	for _, port := range c.Ports {
+		delete(r.ports, port)
+	}
+}
+
+func (r *room) count(a *appPlan, by int) {
+	r.copies += by
+	r.perApp[a.Spec.Name] += by
+	if !a.Spec.PerHost {
+		r.movers += by
+	}
+}
+
+// put decides that c becomes next. The reason is that of a move.
+func (p *planner) put(a *appPlan, c *copyPlan, next Placement, reason string) {
+	var move *Move
+	if c.Host != next.Host {
+		move = &Move{Copy: next.Key(), From: c.Host, To: next.Host, Reason: reason}
+	}
+	if c.room != nil {
+		c.room.free(a, c.Placement)
+	}
+	next.Stopped = a.stops(next)
+	c.Placement, c.room = next, p.byName[next.Host]
+	c.room.take(a, next)
+	c.touched, c.known, c.seen, c.ready, c.settled = true, false, false, false, false
+	p.ops = append(p.ops, op{put: &next, move: move})
+	a.spreads = nil
+}
+
+// add decides that a copy that has no placement gets one.
+func (p *planner) add(a *appPlan, next Placement) {
+	c := &copyPlan{Placement: Placement{App: next.App, N: next.N, Host: next.Host}}
+	p.put(a, c, next, "")
+	i, _ := slices.BinarySearchFunc(a.copies, next.N, func(c *copyPlan, n int) int { return c.N - n })
+	a.copies = slices.Insert(a.copies, i, c)
+}
+
+// drop decides that a copy is no more.
+func (p *planner) drop(a *appPlan, c *copyPlan) {
+	c.room.free(a, c.Placement)
+	a.copies = slices.DeleteFunc(a.copies, func(x *copyPlan) bool { return x == c })
+	p.ops = append(p.ops, op{remove: c.Key()})
+	a.spreads = nil
+}
+
+func (p *planner) full() bool { return len(p.ops) >= maxOps }
+
+func (p *planner) unplaced(key CopyKey, reason string) {
+	p.out.Unplaced = append(p.out.Unplaced, Unplaced{key, reason})
+}
+
+// wake asks for another look after d.
+func (p *planner) wake(d time.Duration) {
+	if d > 0 && (p.out.Wake == 0 || d < p.out.Wake) {
+		p.out.Wake = d
+	}
+}
+
+func or(d, otherwise time.Duration) time.Duration {
+	if d > 0 {
+		return d
+	}
+	return otherwise
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
