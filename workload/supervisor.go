@@ -179,6 +179,9 @@ func (s *Supervisor) onExited(now time.Time, exit Exit, out *Output) {
 	}
 	gone := *s.inst
 	s.exitAt = now
+	if !exit.At.IsZero() && exit.At.Before(now) {
+		s.exitAt = exit.At // when the driver saw it
+	}
 	s.tell(out, Note{Kind: NoteExited, Cause: s.restart, Instance: gone, Exit: exit})
 	s.inst, s.readySince, s.restart = nil, time.Time{}, NoteExited
 	if s.want == nil || gone.Spec.Generation != s.want.Generation {

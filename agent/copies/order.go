@@ -1,0 +1,144 @@
+package copies
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/intent"
+	"github.com/ganglion-mesh/ganglion/workload"
+)
+
+// order is one assignment made ready to be carried out: every placeholder is
+// filled, every rule read. It is not changed once made.
+type order struct {
+	id       workload.CopyID
+	target   workload.Target
+	spec     workload.Spec // without Package
+	artifact string
+	ports    map[string]int
+	static   map[string]bool // ports that the user chose
+	checks   []intent.Check
+	fault    error // why it cannot be carried out as it is
+}
+
+// newOrder never fails: what is wrong with an assignment is the state of its
+// copy, told like any other.
+func (m *Manager) newOrder(a topology.Assignment) order {
+	p, app := a.Placement, a.Spec
+	o := order{
+		id:       workload.CopyID{App: p.App, N: p.N},
+		artifact: app.Run.Artifact,
+		ports:    p.Ports,
+		static:   map[string]bool{},
+	}
+	for name, port := range app.Ports {
+		o.static[name] = port.Static != 0
+	}
+	policy, err := workload.PolicyOf(app)
+	if err != nil {
+		o.fault = err
+		app.Stop = intent.Stop{} // all that a policy can be refused for
+		policy, _ = workload.PolicyOf(app)
+	}
+	policy.Stable = m.cfg.Stable
+	o.target = workload.Target{Version: p.Version, Generation: p.Generation, Policy: policy}
+	if p.Stopped {
+		o.target.Stopped = "stopped; start it with: ganglion start " + o.id.String()
+	}
+	f := filler{m: m, o: &o}
+	o.spec = workload.Spec{
+		ID: o.id, Version: p.Version, Generation: p.Generation,
+		Command: f.all(app.Run.Command), Env: f.env(app.Run.Env),
+		User: app.Run.User, Dir: app.Run.Dir,
+		CPU: app.Resources.CPU, Memory: int64(app.Resources.Memory),
+		SelfHeal: !app.Singleton && !app.Once && app.Schedule == "",
+	}
+	for _, c := range workload.Probes(app) {
+		c.Path, c.Port, c.Command = f.one(c.Path), f.one(c.Port), f.all(c.Command)
+		o.checks = append(o.checks, c)
+	}
+	o.fault = errors.Join(o.fault, f.err)
+	return o
+}
+
+// filler fills placeholders and keeps the first error.
+type filler struct {
+	m   *Manager
+	o   *order
+	err error
+}
+
+func (f *filler) one(s string) string {
+	out, err := intent.Expand(s, f.value)
+	if err != nil && f.err == nil {
+		f.err = err
+	}
+	return out
+}
+
+func (f *filler) all(in []string) []string {
+	out := make([]string, len(in))
+	for i, s := range in {
+		out[i] = f.one(s)
+	}
+	return out
+}
+
+// env adds PORT_<NAME> to what the user wrote.
+func (f *filler) env(in map[string]string) map[string]string {
+	out := make(map[string]string, len(in)+len(f.o.ports))
+	for _, name := range slices.Sorted(maps.Keys(in)) {
+		out[name] = f.one(in[name])
+	}
+	for name, port := range f.o.ports {
+		out["PORT_"+strings.ToUpper(strings.ReplaceAll(name, "-", "_"))] = strconv.Itoa(port)
+	}
+	return out
+}
+
+func (f *filler) value(name string) (string, error) {
+	switch name {
+	case intent.PlaceholderCopy:
+		return strconv.Itoa(f.o.id.N), nil
+	case intent.PlaceholderHostName:
+		return f.m.cfg.Host, nil
+	case intent.PlaceholderHostAddr:
+		return f.m.cfg.HostAddr, nil
+	}
+	if port, ok := f.o.ports[strings.TrimPrefix(name, intent.PortPlaceholder)]; ok && strings.HasPrefix(name, intent.PortPlaceholder) {
+		return strconv.Itoa(port), nil
+	}
+	return "", fmt.Errorf("this copy has no %s", name)
+}
+
+// packageOf returns the directory that an artifact on this host is used from: a
+// directory is the package itself, a plain file is a package with that file in
+// it, which is the directory that holds it.
+func packageOf(artifact string) (string, error) {
+	if artifact == "" {
+		return "", nil
+	}
+	if !filepath.IsAbs(artifact) {
+		return "", fmt.Errorf("use artifact %s: not yet; want an absolute path on the host", artifact)
+	}
+	info, err := os.Stat(artifact)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("use artifact %s: it does not exist on this host; put it there, or place the app elsewhere", artifact)
+	case err != nil:
+		return "", fmt.Errorf("use artifact: %w", err)
+	case info.IsDir():
+		return filepath.Clean(artifact), nil
+	case !info.Mode().IsRegular():
+		return "", fmt.Errorf("use artifact %s: it is neither a file nor a directory", artifact)
+	}
+	return filepath.Dir(artifact), nil
+}

@@ -1,0 +1,119 @@
+package copies
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/workload"
+)
+
+// CopyReport is how one copy of this host is.
+type CopyReport struct {
+	ID         workload.CopyID    `json:"id"`
+	Version    string             `json:"version"`    // of what runs, else of what is being worked on
+	Generation uint64             `json:"generation"` // likewise
+	State      topology.CopyState `json:"state"`
+	Ready      bool               `json:"ready"`
+	ReadyFor   time.Duration      `json:"ready_for"`
+	Age        time.Duration      `json:"age"`    // since this host began to work on the generation that is placed here
+	Failed     bool               `json:"failed"` // the generation cannot work as it is
+	Why        string             `json:"why,omitempty"`
+	Pid        int                `json:"pid,omitempty"`
+	Restarts   int                `json:"restarts"`        // within the generation
+	Since      time.Time          `json:"since,omitzero"`  // start of what runs; for display
+	Ports      map[string]int     `json:"ports,omitempty"` // not to be changed
+	PortTaken  []int              `json:"port_taken,omitempty"`
+}
+
+// view is what a runner last published of its copy.
+type view struct {
+	version string
+	st      workload.Status
+	held    map[string]int // ports of what runs
+	ports   map[string]int // ports to show
+	taken   []int
+}
+
+// Reports returns all copies of this host, ordered by app and number.
+func (m *Manager) Reports() []CopyReport {
+	now := time.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make([]CopyReport, 0, len(m.runners))
+	for id, r := range m.runners {
+		if r.view.version != "" { // else it has not got its first order yet
+			out = append(out, r.view.report(id, now))
+		}
+	}
+	slices.SortFunc(out, func(a, b CopyReport) int {
+		return cmp.Or(cmp.Compare(a.ID.App, b.ID.App), cmp.Compare(a.ID.N, b.ID.N))
+	})
+	return out
+}
+
+// Changed returns a channel that is closed when a report differs from what it
+// was. Get the channel first, then Reports: then no change is missed.
+func (m *Manager) Changed() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.changed
+}
+
+// announce wakes all who wait on Changed. It is called with mu held.
+func (m *Manager) announce() {
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+func (v *view) report(id workload.CopyID, now time.Time) CopyReport {
+	rep := CopyReport{
+		ID: id, Version: v.version, Generation: v.st.Generation,
+		State: topology.CopyState(v.st.State), Ready: v.st.Ready,
+		Failed: v.st.Failed, Why: v.st.Why, Restarts: max(v.st.Starts-1, 0),
+		Ports: v.ports, PortTaken: v.taken,
+	}
+	if !v.st.Born.IsZero() {
+		rep.Age = now.Sub(v.st.Born)
+	}
+	if v.st.Ready {
+		rep.ReadyFor = now.Sub(v.st.ReadySince)
+	}
+	if inst := v.st.Instance; inst != nil {
+		rep.Generation, rep.Pid, rep.Since = inst.Spec.Generation, inst.Pid, inst.Since
+		if inst.Spec.Generation != v.st.Generation {
+			rep.Failed, rep.Restarts = false, max(inst.Start-1, 0)
+		}
+	}
+	return rep
+}
+
+// same tells whether two views would be reported alike, ages apart.
+func (v *view) same(o *view) bool {
+	a, b := v.report(workload.CopyID{}, time.Time{}), o.report(workload.CopyID{}, time.Time{})
+	return a.Version == b.Version && a.Generation == b.Generation && a.State == b.State && a.Ready == b.Ready &&
+		v.st.ReadySince.Equal(o.st.ReadySince) && v.st.Born.Equal(o.st.Born) && a.Failed == b.Failed && a.Why == b.Why && a.Pid == b.Pid &&
+		a.Restarts == b.Restarts && maps.Equal(v.held, o.held) && maps.Equal(a.Ports, b.Ports) && slices.Equal(a.PortTaken, b.PortTaken)
+}
+
+// portsOf reads the ports of a running copy out of its environment, for one
+// whose assignment this host no longer has.
+func portsOf(spec workload.Spec) map[string]int {
+	var out map[string]int
+	for k, v := range spec.Env {
+		name, ok := strings.CutPrefix(k, "PORT_")
+		port, err := strconv.Atoi(v)
+		if !ok || err != nil {
+			continue
+		}
+		if out == nil {
+			out = map[string]int{}
+		}
+		out[strings.ReplaceAll(strings.ToLower(name), "_", "-")] = port
+	}
+	return out
+}

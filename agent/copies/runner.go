@@ -1,0 +1,342 @@
+package copies
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/workload"
+)
+
+// exitGrace is how long the exit of a stopped copy is waited for.
+const exitGrace = time.Second
+
+// runner keeps one copy, on one goroutine: it feeds a workload.Supervisor and
+// does what that asks for. An exit is read, decided and answered by a start
+// without another goroutine in between.
+type runner struct {
+	m  *Manager
+	id workload.CopyID
+
+	inbox *mail         // guarded by m.mu; nil: none
+	bell  chan struct{} // cap 1: there is mail
+	view  view          // guarded by m.mu
+
+	// The rest belongs to the runner's goroutine.
+	sup      *workload.Supervisor
+	spares   []workload.Handle // second ones of this copy, found at adoption
+	order    order
+	prepared bool // order.spec has its package
+	handle   workload.Handle
+	exits    <-chan workload.Exit
+	held     map[string]int
+	taken    portBook
+	told     map[workload.NoteKind]string // id of the last event of each kind
+	took     time.Duration                // of the last stop
+
+	life    context.Context // of the running instance
+	endLife context.CancelFunc
+	probes  []probe
+	results chan probed
+	probers sync.WaitGroup
+}
+
+// mail is what the Manager has for a runner: the order that counts, nil if the
+// copy should not be here.
+type mail struct {
+	order   *order
+	restart bool
+}
+
+// newRunner is called with mu held. Main and spares are what runs of the copy.
+func (m *Manager) newRunner(id workload.CopyID, main workload.Handle, spares []workload.Handle) *runner {
+	return &runner{
+		m: m, id: id, spares: spares, handle: main,
+		sup:     workload.NewSupervisor(m.cfg.Jitter),
+		bell:    make(chan struct{}, 1),
+		results: make(chan probed),
+		taken:   portBook{},
+		told:    map[workload.NoteKind]string{},
+	}
+}
+
+// post leaves mail, replacing what has not been read. It is called with m.mu
+// held and never blocks.
+func (r *runner) post(in mail) {
+	if r.inbox != nil {
+		in.restart = in.restart || r.inbox.restart
+	}
+	r.inbox = &in
+	select {
+	case r.bell <- struct{}{}:
+	default:
+	}
+}
+
+// run keeps the copy until it is neither wanted nor running, or ctx ends; then
+// the copy is left as it is.
+func (r *runner) run(ctx context.Context) {
+	r.life, r.endLife = context.WithCancel(ctx)
+	defer r.probers.Wait()
+	defer func() { r.endLife() }()
+	if !r.endSpares(ctx) {
+		return
+	}
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	var wake time.Time
+	if r.handle != nil {
+		r.exits = r.handle.Exited()
+		r.held = portsOf(r.handle.Instance().Spec)
+		wake = r.step(ctx, workload.Adopted{Instance: r.handle.Instance()})
+	}
+	for ctx.Err() == nil {
+		setTimer(timer, wake)
+		select {
+		case exit, ok := <-r.exits:
+			if !ok {
+				r.lost()
+				continue
+			}
+			wake = r.exited(ctx, exit)
+		case <-r.bell:
+			wake = r.readMail(ctx)
+		case p := <-r.results:
+			if p.life == r.life {
+				wake = r.step(ctx, p.result)
+			}
+		case <-timer.C:
+			wake = r.step(ctx, workload.Tick{})
+		case <-ctx.Done():
+		}
+		if r.sup.Done() && r.m.retire(r) {
+			return
+		}
+	}
+}
+
+// exited answers an end that nobody asked for.
+func (r *runner) exited(ctx context.Context, exit workload.Exit) time.Time {
+	if exit.Successor == nil {
+		r.handle, r.held = nil, nil
+	} else {
+		r.beginLife(ctx)
+	}
+	return r.step(ctx, workload.Exited{Exit: exit})
+}
+
+func setTimer(t *time.Timer, at time.Time) {
+	if at.IsZero() {
+		t.Stop()
+		return
+	}
+	t.Reset(time.Until(at))
+}
+
+// endSpares kills second instances of this copy before anything else is done
+// about it. It reports whether none is left.
+func (r *runner) endSpares(ctx context.Context) bool {
+	for _, h := range r.spares {
+		for {
+			err := h.Stop(ctx, 0, 0)
+			if err == nil {
+				break
+			}
+			r.m.log.Error("end a second instance", "copy", r.id.String(), "pid", h.Instance().Pid, "error", err)
+			if !pause(ctx, time.Second) {
+				return false
+			}
+		}
+	}
+	r.spares = nil
+	return true
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// lost takes in that the driver closed the channel of exits. After an exit that
+// is the normal end of it; without one the driver was closed, and the copy runs
+// on unwatched until the next agent adopts it.
+func (r *runner) lost() {
+	r.exits = nil
+	if r.handle != nil {
+		r.m.log.Warn("the driver no longer watches this copy", "copy", r.id.String())
+	}
+}
+
+func (r *runner) readMail(ctx context.Context) time.Time {
+	r.m.mu.Lock()
+	in := r.inbox
+	r.inbox = nil
+	r.m.mu.Unlock()
+	if in == nil {
+		return r.step(ctx, workload.Tick{})
+	}
+	if in.order == nil {
+		return r.step(ctx, workload.Want{})
+	}
+	// Before the order, so that a copy which the order starts is not started
+	// twice; another generation is a restart by itself.
+	if in.restart && in.order.target.Generation == r.order.target.Generation {
+		r.step(ctx, workload.RestartAsked{})
+	}
+	r.takeOrder(*in.order)
+	return r.step(ctx, workload.Want{Target: &in.order.target})
+}
+
+// takeOrder makes o the order, with its package if it is there: for a copy that
+// already runs the next start may be a fast one.
+func (r *runner) takeOrder(o order) {
+	dir, err := packageOf(o.artifact)
+	o.spec.Package = dir
+	r.order, r.prepared = o, err == nil && o.fault == nil
+	inst := r.sup.Status().Instance
+	if r.probes == nil && inst != nil && inst.Spec.Generation == o.target.Generation {
+		r.makeProbes()
+	}
+}
+
+// step feeds the supervisor and does what it asks for, until it asks for nothing
+// more. It returns when to step again.
+func (r *runner) step(ctx context.Context, in workload.Input) time.Time {
+	var out workload.Output
+	for queue := []workload.Input{in}; len(queue) > 0 && ctx.Err() == nil; queue = queue[1:] {
+		out = r.sup.Step(time.Now(), queue[0])
+		for _, a := range out.Actions {
+			if next := r.do(ctx, a); next != nil {
+				queue = append(queue, next)
+			}
+		}
+	}
+	r.publish()
+	return out.Wake
+}
+
+func (r *runner) do(ctx context.Context, a workload.Action) workload.Input {
+	switch a := a.(type) {
+	case workload.Tell:
+		r.tell(a.Note)
+	case workload.Start:
+		return r.start(ctx, a)
+	case workload.Stop:
+		return r.stop(ctx, a)
+	case workload.Probe:
+		r.look(a.Check)
+	}
+	return nil
+}
+
+func (r *runner) tell(n workload.Note) {
+	r.told[n.Kind] = r.m.cfg.Emit(Event{
+		Type: string(n.Kind), Copy: r.id, Cause: r.told[n.Cause], Data: data(n, r.held, r.took),
+	})
+}
+
+// start executes the copy. On the fast path nothing is looked at before.
+func (r *runner) start(ctx context.Context, a workload.Start) workload.Input {
+	if !a.Fast || !r.prepared {
+		r.publish()
+		if fail := r.prepare(); fail != nil {
+			return *fail
+		}
+	}
+	h, err := r.m.cfg.Driver.Start(ctx, r.order.spec, a.N)
+	if err != nil {
+		r.m.log.Warn("start", "copy", r.id.String(), "error", err)
+		return startFailed(err)
+	}
+	r.handle, r.exits, r.held = h, h.Exited(), r.order.ports
+	r.beginLife(ctx)
+	r.makeProbes()
+	return workload.Started{Instance: h.Instance()}
+}
+
+func startFailed(err error) workload.StartFailed {
+	var bad *workload.StartError
+	if errors.As(err, &bad) {
+		return workload.StartFailed{Kind: workload.FailedForGood, Why: bad.Err.Error()}
+	}
+	return workload.StartFailed{Kind: workload.FailedNow, Why: err.Error()}
+}
+
+// prepare looks at what may keep a copy from starting, and can be told better
+// than by letting it fail.
+func (r *runner) prepare() *workload.StartFailed {
+	o := &r.order
+	if o.fault != nil {
+		return &workload.StartFailed{Kind: workload.FailedForGood, Why: o.fault.Error()}
+	}
+	dir, err := packageOf(o.artifact)
+	if err != nil {
+		return &workload.StartFailed{Kind: workload.FailedForGood, Why: err.Error()}
+	}
+	o.spec.Package, r.prepared = dir, true
+	return r.probePorts(o)
+}
+
+// stop ends the copy and waits for it. Nothing else of this copy happens
+// meanwhile; other copies have their own runners.
+func (r *runner) stop(ctx context.Context, a workload.Stop) workload.Input {
+	r.publish()
+	r.endLife()
+	begun := time.Now()
+	if r.handle == nil {
+		return workload.StopEnded{}
+	}
+	if err := r.handle.Stop(ctx, a.Rule.Signal, a.Rule.Grace); err != nil {
+		r.m.log.Warn("stop", "copy", r.id.String(), "error", err)
+		return workload.StopEnded{Err: err}
+	}
+	r.took = time.Since(begun)
+	exit := r.lastExit()
+	r.handle, r.exits, r.held = nil, nil, nil
+	return workload.StopEnded{Exit: exit}
+}
+
+// lastExit reads how a stopped copy ended.
+func (r *runner) lastExit() (last workload.Exit) {
+	late := time.NewTimer(exitGrace)
+	defer late.Stop()
+	for {
+		select {
+		case exit, ok := <-r.exits:
+			if !ok {
+				return last
+			}
+			if last = exit; exit.Successor == nil {
+				return last
+			}
+		case <-late.C:
+			return last
+		}
+	}
+}
+
+// publish makes the present state what Reports shows.
+func (r *runner) publish() {
+	st := r.sup.Status()
+	v := view{version: r.order.target.Version, st: st, held: r.held, ports: r.order.ports, taken: r.taken.current(time.Now())}
+	if inst := st.Instance; inst != nil {
+		copied := *inst
+		v.st.Instance = &copied
+		if v.version = inst.Spec.Version; inst.Spec.Generation != r.order.target.Generation {
+			v.ports = r.held
+		}
+	}
+	r.m.mu.Lock()
+	defer r.m.mu.Unlock()
+	if !v.same(&r.view) {
+		r.view = v
+		r.m.announce()
+	}
+}
