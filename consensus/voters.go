@@ -284,26 +284,25 @@ func (b *ballot) demote() Step {
 	if b.voters <= b.target && b.voters%2 == 1 {
 		return Step{}
 	}
-	if m, ok := b.find(func(m member) bool { return m.voter && m.lost(b.now, b.stability) }); ok {
-		if b.healthy-answers(m) < min(quorum(b.voters), b.target) {
-			return Step{}
-		}
-		return Step{Kind: StepDemote, Servers: []string{m.id}, Why: "it is lost, and the others are enough"}
-	}
-	if b.voters <= b.target {
-		return Step{}
-	}
+	lost := func(m member) bool { return m.lost(b.now, b.stability) }
 	for _, pass := range []func(member) bool{
+		func(m member) bool { return lost(m) && !m.heard() },
+		lost,
+		func(m member) bool { return !m.heard() }, // costs no answering voter
 		func(m member) bool { return m.cand == nil },
-		func(m member) bool { return !m.heard() },
 		func(member) bool { return true },
 	} {
 		for _, m := range slices.Backward(b.members) {
 			if m.self || !m.voter || !pass(m) || b.healthy-answers(m) < min(quorum(b.voters), b.target) {
 				continue
 			}
-			return Step{Kind: StepDemote, Servers: []string{m.id}, Hold: b.stability,
-				Why: fmt.Sprintf("%d voters are enough for this number of hosts", b.target)}
+			if lost(m) {
+				return Step{Kind: StepDemote, Servers: []string{m.id}, Why: "it is lost, and the others are enough"}
+			}
+			if b.voters > b.target {
+				return Step{Kind: StepDemote, Servers: []string{m.id}, Hold: b.stability,
+					Why: fmt.Sprintf("%d voters are enough for this number of hosts", b.target)}
+			}
 		}
 	}
 	return Step{}
@@ -400,16 +399,32 @@ func (b *ballot) add() Step {
 	return Step{}
 }
 
+// worth ranks idle servers: first those that add takes next.
+func (b *ballot) worth(c Candidate) int {
+	switch {
+	case b.addable(c):
+		return 2
+	case c.Alive:
+		return 1
+	}
+	return 0
+}
+
 // startStop says which hosts should start a server, and which run one for
 // nothing.
 func (b *ballot) startStop() (start, stop []string) {
 	want := b.missing()
+	var idle []Candidate // run a server that is in no configuration
 	for _, c := range b.candidates {
-		switch {
-		case c.ID == "" || b.isMember(c.ID):
-		case want > 0 && c.Alive:
+		if c.ID != "" && !b.isMember(c.ID) {
+			idle = append(idle, c)
+		}
+	}
+	slices.SortStableFunc(idle, func(x, y Candidate) int { return b.worth(y) - b.worth(x) })
+	for _, c := range idle {
+		if want > 0 && c.Alive {
 			want--
-		default:
+		} else {
 			stop = append(stop, c.Host)
 		}
 	}

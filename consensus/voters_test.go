@@ -103,7 +103,7 @@ func (w *world) elect() bool {
 	if up < quorum(all) {
 		return false
 	}
-	if !w.up(w.leader) || !slices.ContainsFunc(w.conf, func(s server) bool { return s.voter && s.id == w.leader }) {
+	if !w.up(w.leader) || !w.votes(w.leader) {
 		for _, s := range w.conf {
 			if s.voter && w.up(s.id) {
 				w.leader, w.held = s.id, Step{}
@@ -180,7 +180,9 @@ func (w *world) tend(t *rapid.T) bool {
 }
 
 func (w *world) execute(t *rapid.T, e electorate, plan VoterPlan) {
-	before, answering := w.voters(w.up)
+	// What died a moment ago, nobody can know yet.
+	heard := func(id string) bool { return id == e.self || e.contacts[id].silence <= freshContact }
+	before, answering := w.voters(heard)
 	for i, id := range plan.Step.Servers {
 		at := slices.IndexFunc(w.conf, func(s server) bool { return s.id == id })
 		switch plan.Step.Kind {
@@ -194,7 +196,7 @@ func (w *world) execute(t *rapid.T, e electorate, plan VoterPlan) {
 			w.checkPromote(t, w.conf[at])
 			w.conf[at].voter = true
 		case StepDemote, StepRemove:
-			w.checkLoss(t, e, plan, w.conf[at])
+			w.checkLoss(t, heard, plan, w.conf[at])
 			if plan.Step.Kind == StepDemote {
 				w.conf[at].voter = false
 			} else {
@@ -209,7 +211,7 @@ func (w *world) execute(t *rapid.T, e electorate, plan VoterPlan) {
 			t.Fatalf("unexpected step %+v", plan.Step)
 		}
 	}
-	after, left := w.voters(w.up)
+	after, left := w.voters(heard)
 	if left < quorum(after) {
 		t.Fatalf("step %+v took the quorum: %d of %d answer, before it %d of %d", plan.Step, left, after, answering, before)
 	}
@@ -223,33 +225,32 @@ func (w *world) execute(t *rapid.T, e electorate, plan VoterPlan) {
 
 func (w *world) checkPromote(t *rapid.T, s server) {
 	if s.voter || !w.up(s.id) {
-		t.Fatalf("promoted %+v, which votes or is down", s)
+		t.Fatalf("promoted %+v, which votes already or is down", s)
 	}
 }
 
-func (w *world) checkLoss(t *rapid.T, e electorate, plan VoterPlan, s server) {
+func (w *world) checkLoss(t *rapid.T, heard func(string) bool, plan VoterPlan, s server) {
 	if s.id == w.leader {
 		t.Fatalf("the leader takes its own vote: %+v", plan.Step)
 	}
 	if !s.voter {
 		return
 	}
-	voters, answering := w.voters(w.up)
+	voters, answering := w.voters(heard)
 	superseded := plan.Step.Kind == StepRemove
 	if superseded && w.holder(s.id) != nil {
 		t.Fatalf("removed %+v with its vote and its log", s)
 	}
-	if w.up(s.id) {
+	if heard(s.id) {
 		answering--
-		h := w.holder(s.id)
-		if !h.gone && (voters <= plan.Target || plan.Step.Hold < stable) {
+		if h := w.holder(s.id); h != nil && !h.gone && (voters <= plan.Target || plan.Step.Hold < stable) {
 			t.Fatalf("demoted %+v, which answers, with %d voters of %d", s, voters, plan.Target)
 		}
 	} else if voters <= plan.Target && voters%2 == 1 && !superseded {
 		t.Fatalf("took the vote of %+v, which is down, with no replacement: %d voters of %d", s, voters, plan.Target)
 	}
 	if answering < min(quorum(voters), plan.Target) {
-		t.Fatalf("step %+v leaves %d answering voters of a quorum of %d (silence %v)", plan.Step, answering, quorum(voters), e.contacts[s.id].silence)
+		t.Fatalf("step %+v leaves %d answering voters of a quorum of %d", plan.Step, answering, quorum(voters))
 	}
 }
 
@@ -309,6 +310,10 @@ func TestVoterPolicyKeepsItsRules(t *testing.T) {
 	})
 }
 
+func (w *world) votes(id string) bool {
+	return slices.ContainsFunc(w.conf, func(s server) bool { return s.voter && s.id == id })
+}
+
 func (w *world) roster() (n int) {
 	for _, h := range w.hosts {
 		if !h.gone {
@@ -325,13 +330,15 @@ func (w *world) settle(t *rapid.T) {
 		if !h.alive && !h.gone {
 			h.turn(true, w.now)
 		}
-		if h.gone {
-			h.alive = false
-		}
 	}
 	quiet := 0
 	for range 1000 {
 		w.now = w.now.Add(time.Second)
+		for _, h := range w.hosts {
+			if h.gone && h.alive && !w.votes(h.id) { // an agent that leaves stays until it has no vote
+				h.turn(false, w.now)
+			}
+		}
 		if w.tend(t) {
 			quiet = 0
 		} else if quiet++; quiet > 30 {
