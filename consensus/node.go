@@ -45,7 +45,7 @@ type Node struct {
 	barrier  *barrier
 	tending  *tending
 	disk     *diskGuard
-	changes  *signal
+	changes  *edge
 	calls    *calls
 
 	raft  atomic.Pointer[raft.Raft] // set while it runs
@@ -60,7 +60,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, log: cfg.Logger, progress: newProgress(), barrier: newBarrier(), tending: newTending(),
-		changes: newSignal(), calls: newCalls(), fatal: newFailure(),
+		changes: newEdge(), calls: newCalls(), fatal: newFailure(),
 		disk: newDiskGuard(cfg.Dir, cfg.LowSpace, cfg.Reserve),
 	}
 	n.machine = &fsm{published: newPublished(), halt: n.fatal.set}

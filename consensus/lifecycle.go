@@ -7,23 +7,23 @@ import (
 	"time"
 )
 
-// signal is a level-triggered "look again": whoever took the channel before a
+// edge is a level-triggered "look again": whoever took the channel before a
 // change finds it closed after.
-type signal struct {
+type edge struct {
 	mu sync.Mutex
 	ch chan struct{}
 }
 
-func newSignal() *signal { return &signal{ch: make(chan struct{})} }
+func newEdge() *edge { return &edge{ch: make(chan struct{})} }
 
-func (s *signal) raise() {
+func (s *edge) raise() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	close(s.ch)
 	s.ch = make(chan struct{})
 }
 
-func (s *signal) wait() <-chan struct{} {
+func (s *edge) wait() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ch
