@@ -116,15 +116,24 @@ func (c *conflicts) clearRefusal() {
 	}
 }
 
-// joinProblem makes one line of what memberlist says about a failed join.
+// joinProblem makes one line of what memberlist says, over many, about a failed
+// join.
 func joinProblem(err error) error {
 	if err == nil {
 		return nil
 	}
-	text := strings.Join(strings.Fields(err.Error()), " ")
-	hint := ""
-	if strings.HasSuffix(text, "EOF") {
-		hint = " (a host that hangs up is of another mesh, or has another gossip key)"
+	var texts []string
+	for line := range strings.Lines(err.Error()) {
+		line = strings.TrimLeft(strings.TrimSpace(line), "* ")
+		if line != "" && !strings.HasSuffix(line, "occurred:") {
+			texts = append(texts, strings.TrimPrefix(line, "failed to join "))
+		}
+	}
+	text, hint := strings.Join(texts, "; "), ""
+	for _, hangup := range []string{"EOF", "reset by peer", "broken pipe", "closed pipe"} {
+		if strings.Contains(text, hangup) {
+			hint = " (a host that hangs up is of another mesh, or has another gossip key)"
+		}
 	}
 	return fmt.Errorf("join mesh: %s%s; trying again", text, hint)
 }

@@ -62,14 +62,16 @@ func (p *Pool) HealthScore() int {
 	return 0
 }
 
-// JoinState says whether another living host is in view, and what went wrong with
-// the last attempt to join; it is a *ConflictError while the name is refused.
+// JoinState says whether this host is in company: with other hosts, all members
+// and everyone's vitals in view. If not, err is what went wrong with the last
+// attempt to join, a *ConflictError while the name is refused. Changed tells when
+// to look again.
 func (p *Pool) JoinState() (joined bool, err error) {
 	alone := p.alone()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !alone {
-		return true, nil
+		return !p.joining, nil
 	}
 	if c := p.conflicts.current(time.Now()); c != nil && c.Refused {
 		return false, c
@@ -180,6 +182,16 @@ func (p *Pool) setJoined(err error) {
 	p.joinErr = err
 	if err == nil {
 		p.conflicts.clearRefusal()
+	}
+}
+
+// setJoining marks the time in which the view of a newcomer is in parts.
+func (p *Pool) setJoining(on bool) {
+	p.mu.Lock()
+	p.joining = on
+	p.mu.Unlock()
+	if !on {
+		p.wake()
 	}
 }
 

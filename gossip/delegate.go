@@ -131,3 +131,10 @@ func (s *seam) FinalAdvertiseAddr(ip string, port int) (net.IP, int, error) {
 	}
 	return s.NodeAwareTransport.FinalAdvertiseAddr(ip, port)
 }
+
+// dialMax is what a host that never answers costs, to a join or to a probe.
+const dialMax = 3 * time.Second
+
+func (s *seam) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
+	return s.NodeAwareTransport.DialAddressTimeout(a, min(timeout, dialMax))
+}

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -12,7 +13,8 @@ import (
 const (
 	retryFirst    = 500 * time.Millisecond
 	resolveMax    = 5 * time.Second
-	joinAtOnce    = 3                // hosts asked in one attempt; one that answers is enough
+	maxAsked      = 8 // hosts asked in one attempt, until one answers
+	settleAfter   = time.Second
 	strangerAfter = 30 * time.Second // a seed that is no member is asked this often, and up to twice as late
 )
 
@@ -24,10 +26,12 @@ func (p *Pool) tend(ctx context.Context, known []netip.AddrPort) {
 	attempt := 0
 	for ctx.Err() == nil {
 		if p.alone() {
-			p.join(ctx, p.candidates(ctx, known))
-			attempt++
-			pause(ctx, fullJitter(attempt, p.cfg.Timing.JoinRetryMax))
-			continue
+			if !p.join(ctx, p.candidates(ctx, known)) {
+				attempt++
+				pause(ctx, fullJitter(attempt, p.cfg.Timing.JoinRetryMax))
+				continue
+			}
+			p.settle(ctx)
 		}
 		attempt = 0
 		if !p.companyFor(ctx, strangerAfter+rand.N(strangerAfter)) {
@@ -35,6 +39,26 @@ func (p *Pool) tend(ctx context.Context, known []netip.AddrPort) {
 		}
 		if strangers := p.candidates(ctx, nil); len(strangers) > 0 {
 			p.join(ctx, strangers[:1])
+		}
+	}
+}
+
+// settle asks two more members, a little later. Gossip passes a news on a few
+// times and now and then leaves a host out; hosts that join together, while the
+// news of each other is on its way, would otherwise wait for the next regular
+// exchange to be complete.
+func (p *Pool) settle(ctx context.Context) {
+	for range 2 {
+		pause(ctx, settleAfter+rand.N(settleAfter))
+		var others []netip.AddrPort
+		for _, m := range p.Members() {
+			if ip, err := netip.ParseAddr(m.Addr); err == nil && m.Status == StatusAlive && m.Name != p.cfg.Name {
+				others = append(others, netip.AddrPortFrom(ip, uint16(m.Port)))
+			}
+		}
+		if len(others) > 0 {
+			i := rand.N(len(others))
+			p.join(ctx, others[i:i+1])
 		}
 	}
 }
@@ -74,28 +98,36 @@ func fullJitter(attempt int, most time.Duration) time.Duration {
 	return rand.N(min(upper, most)) + 1
 }
 
-// join asks some of the hosts. When it returns without a problem, this host has
-// every member and everyone's vitals.
-func (p *Pool) join(ctx context.Context, hosts []netip.AddrPort) {
+// join asks hosts one after the other until one answers. When it succeeds, this
+// host has every member and everyone's vitals.
+func (p *Pool) join(ctx context.Context, hosts []netip.AddrPort) bool {
 	s := p.running()
-	if s == nil || ctx.Err() != nil || len(hosts) == 0 {
-		return
+	if s == nil || len(hosts) == 0 {
+		return false
 	}
-	var texts []string
-	for _, h := range hosts[:min(len(hosts), joinAtOnce)] {
-		texts = append(texts, h.String())
+	if p.alone() {
+		p.setJoining(true)
+		defer p.setJoining(false)
 	}
-	n, err := s.Join(texts, true)
-	p.refresh()
-	if n > 0 && !p.alone() {
-		p.table.announce()
-		p.setJoined(nil)
-		return
+	var problems []error
+	for _, h := range hosts[:min(len(hosts), maxAsked)] {
+		if ctx.Err() != nil {
+			return false
+		}
+		_, err := s.Join([]string{h.String()}, true)
+		p.refresh()
+		if err == nil && !p.alone() {
+			p.table.announce()
+			p.setJoined(nil)
+			return true
+		}
+		problems = append(problems, err)
 	}
-	if err = joinProblem(err); err != nil && ctx.Err() == nil {
+	if err := joinProblem(errors.Join(problems...)); err != nil && ctx.Err() == nil {
 		p.setJoined(err)
-		p.cfg.Logger.Info("not joined yet", "asked", texts, "err", err)
+		p.cfg.Logger.Info("not joined yet", "err", err)
 	}
+	return false
 }
 
 // candidates are the addresses worth asking, in random order: seeds and known

@@ -37,11 +37,16 @@ func inMesh(t *testing.T, f func(m *mesh)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		m := &mesh{t: t, net: gossiptest.NewNetwork(1)}
+		defer func() { // also when f gives up
+			for _, h := range m.hosts {
+				if t.Failed() {
+					t.Logf("%s sees %+v", h.cfg.Name, h.Members())
+				}
+				h.stop()
+			}
+			time.Sleep(time.Minute)
+		}()
 		f(m)
-		for _, h := range m.hosts {
-			h.stop()
-		}
-		time.Sleep(time.Minute)
 	})
 }
 
@@ -218,7 +223,7 @@ func TestShortCutFailsNobody(t *testing.T) {
 		hosts := m.five()
 		before := hosts[0].Members()
 		m.net.Isolate("h3")
-		time.Sleep(2500 * time.Millisecond)
+		time.Sleep(1500 * time.Millisecond)
 		m.net.Cut(nil)
 		for range 200 {
 			time.Sleep(100 * time.Millisecond)
@@ -257,7 +262,7 @@ func TestLeaveIsNoFailure(t *testing.T) {
 		}
 		hosts[2].stop()
 		rest := slices.Delete(slices.Clone(hosts), 2, 3)
-		m.within(5*time.Second, "the others see it left", func() bool { return allSee(rest, StatusLeft, "h3") })
+		m.within(11*time.Second, "the others see it left", func() bool { return allSee(rest, StatusLeft, "h3") })
 		time.Sleep(30 * time.Second)
 		if !allSee(rest, StatusLeft, "h3") || !allSee(rest, StatusFailed) {
 			t.Error("a host that left was failed")
@@ -274,7 +279,7 @@ func TestRemoveTurnsFailedIntoLeft(t *testing.T) {
 		if err := hosts[0].Remove("h5"); err != nil {
 			t.Fatal(err)
 		}
-		m.within(5*time.Second, "left", func() bool { return allSee(rest, StatusLeft, "h5") })
+		m.within(11*time.Second, "left", func() bool { return allSee(rest, StatusLeft, "h5") })
 	})
 }
 
@@ -284,7 +289,7 @@ func TestTagsSpread(t *testing.T) {
 		if err := hosts[1].SetTags(map[string]string{"role": "voter", "raft": "10.0.0.2:7947"}); err != nil {
 			t.Fatal(err)
 		}
-		m.within(3*time.Second, "all see the tags", func() bool {
+		m.within(11*time.Second, "all see the tags", func() bool {
 			return !slices.ContainsFunc(hosts, func(h *host) bool { return h.Members()[1].Tags["role"] != "voter" })
 		})
 		if err := hosts[1].SetTags(map[string]string{"mesh": "mesh-b"}); err == nil {

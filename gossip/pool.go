@@ -42,6 +42,7 @@ type Pool struct {
 	members   []Member
 	changed   chan struct{}
 	left      bool
+	joining   bool // an attempt to join is under way
 	joinErr   error
 	conflicts conflicts
 }
@@ -174,6 +175,7 @@ func (p *Pool) memberlistConfig() *memberlist.Config {
 	mc.GossipInterval, mc.PushPullInterval = t.GossipInterval, t.PushPullInterval
 	// Unconfirmed suspicion ends after 3, not 6, times the least: with few hosts
 	// left to confirm, a death is still known in time.
+	mc.RetransmitMult = urgentMult
 	mc.SuspicionMaxTimeoutMult = 3
 	mc.DeadNodeReclaimTime = 10 * time.Second // then a dead host may return elsewhere
 	mc.HandoffQueueDepth = 4096

@@ -15,8 +15,7 @@ import (
 
 const (
 	maxPacket  = 64 << 10
-	maxStreams = 256             // of strangers at once; memberlist bounds exchanges at 128
-	dialMax    = 3 * time.Second // a seed that never answers costs no more than this
+	maxStreams = 256 // from others at once; memberlist bounds exchanges at 128
 	recvBuffer = 2 << 20
 )
 
@@ -208,7 +207,7 @@ func (t *netTransport) WriteToAddress(b []byte, a memberlist.Address) (time.Time
 }
 
 func (t *netTransport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(t.ctx, min(timeout, dialMax))
+	ctx, cancel := context.WithTimeout(t.ctx, timeout)
 	defer cancel()
 	c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
