@@ -69,8 +69,9 @@ func (p *planner) halt(a *appPlan, c *copyPlan) {
 // tally counts what the update policy bounds.
 type tally struct {
 	unsettled int // copies that should be well and are not: at most parallel by our own doing
-	exposed   int // copies that have the current version and have not proved it yet
-	outdated  int
+	trying    int // copies that were changed and have not proved it yet
+	exposed   int // those, and all others that have, or get, the current version and are not well
+	outdated  int // copies still to be changed, but for those that a user stopped
 	leaving   int
 }
 
@@ -80,17 +81,22 @@ func (p *planner) tally(a *appPlan) (t tally) {
 	}
 	for _, c := range a.copies {
 		outdated := a.outdated(c)
-		if outdated {
+		if outdated && !a.idle(c) {
 			t.outdated++
 		}
 		if c.Leaving != "" {
 			t.leaving++
 		}
-		if c.settled || a.absent(c) {
+		if c.settled || a.idle(c) {
 			continue
 		}
-		t.unsettled++
-		if !outdated || c.Leaving != "" { // where it goes, it gets the current version
+		if !a.absent(c) {
+			t.unsettled++
+			if !outdated {
+				t.trying++
+			}
+		}
+		if c.Version == a.Version || c.Leaving != "" { // where it goes, it gets the current version
 			t.exposed++
 		}
 	}
@@ -99,7 +105,8 @@ func (p *planner) tally(a *appPlan) (t tally) {
 
 // absent reports whether a copy counts neither for nor against the update
 // policy: a user stopped it, or it is the per-host copy of a dead host, which
-// must not keep the living from being updated.
+// must not keep the living from being updated. But a host that died with a
+// version still on trial counts as exposed to it: it may have died of it.
 func (a *appPlan) absent(c *copyPlan) bool {
 	return a.idle(c) || a.Spec.PerHost && !c.room.obs.Alive
 }
@@ -131,7 +138,7 @@ func (p *planner) fillVersion(a *appPlan) string {
 func (p *planner) step(a *appPlan) {
 	t := p.tally(a)
 	p.startMoves(a, &t)
-	if a.halted || a.Stopped || t.outdated == 0 {
+	if a.halted || a.Stopped {
 		return
 	}
 	// Copies that are not ready come first: to change them costs nothing.
@@ -143,7 +150,7 @@ func (p *planner) step(a *appPlan) {
 		}
 	}
 	// Copies that a user has stopped follow once the version is proved.
-	if t.exposed == 0 && t.unsettled == 0 {
+	if t.exposed == 0 && t.unsettled == 0 && t.outdated == 0 {
 		for _, c := range a.copies {
 			if a.idle(c) && a.canChange(c) && !p.full() && p.refits(a, c, a.Version) {
 				p.inPlace(a, c, a.Version)
@@ -158,18 +165,21 @@ func (a *appPlan) canChange(c *copyPlan) bool {
 
 // change is one step of a rolling update, in place where the host can take it.
 func (p *planner) change(a *appPlan, c *copyPlan, t *tally) {
-	if t.exposed >= a.parallel || c.ready && t.unsettled >= a.parallel || p.full() {
+	newly := c.Version != a.Version
+	if t.trying >= a.parallel || newly && t.exposed >= a.parallel || c.ready && t.unsettled >= a.parallel || p.full() {
 		return
 	}
 	settled := c.settled
 	if p.refits(a, c, a.Version) {
 		p.inPlace(a, c, a.Version)
-		t.exposed++
 	} else if a.Spec.PerHost || !p.leave(a, c, "host "+c.Host+" cannot take version "+a.Version, a.Version) {
 		p.unplaced(c.Key(), "cannot be changed to version "+a.Version+" on "+c.Host+"; "+p.refusal(a.need(c.Key(), a.Version, c.Ports)))
 		return
 	} else {
 		t.leaving++
+	}
+	t.trying++
+	if newly || settled {
 		t.exposed++
 	}
 	if settled {
@@ -236,19 +246,28 @@ func (p *planner) moveIdle(a *appPlan, c *copyPlan, reason string) {
 }
 
 // concludeRollout records that every copy has the current version and is well.
+// Dead hosts do not hold up a per-host app, but somewhere it must have worked.
 func (p *planner) concludeRollout(a *appPlan) {
 	if a.halted || a.Stopped || !a.changing() {
 		return
 	}
-	if t := p.tally(a); t.unsettled > 0 || t.leaving > 0 {
+	if t := p.tally(a); t.unsettled > 0 || t.leaving > 0 || t.exposed > 0 {
 		return
 	}
+	proved, idle := 0, 0
 	for _, c := range a.copies {
 		if c.touched || a.outdated(c) && !a.absent(c) {
 			return
 		}
+		if a.idle(c) {
+			idle++
+		} else if c.settled && c.Version == a.Version {
+			proved++
+		}
 	}
-	p.rolls = append(p.rolls, SetRollout{App: a.Spec.Name, Rollout: Rollout{Version: a.Version, Done: true}})
+	if proved > 0 || idle == len(a.copies) {
+		p.rolls = append(p.rolls, SetRollout{App: a.Spec.Name, Rollout: Rollout{Version: a.Version, Done: true}})
+	}
 }
 
 // clip bounds a text that is stored or shown.

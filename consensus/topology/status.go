@@ -84,6 +84,11 @@ func (p *planner) status(a *appPlan, reasons []Unplaced, held string) AppStatus 
 	if a.Spec.PerHost {
 		st.Want = len(a.copies)
 	}
+	for _, c := range a.copies {
+		if a.idle(c) {
+			st.Want-- // a user wants it not to run
+		}
+	}
 	for _, key := range p.missing(a, reasons) {
 		if a.Spec.PerHost {
 			st.Want++

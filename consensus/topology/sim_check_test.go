@@ -1,0 +1,241 @@
+package topology
+
+import (
+	"bytes"
+	"flag"
+	"math/rand/v2"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+var seeds = flag.Int("seeds", 150, "random histories to run")
+
+// checkDecision holds one decision against the promises.
+func (s *sim) checkDecision(d Decision, obs Observations) {
+	if again := Decide(s.state, obs); !reflect.DeepEqual(d, again) {
+		s.mistake("two decisions differ:\n%+v\n%+v", d, again)
+	}
+	if !obs.Settled && len(d.Commands) > 0 {
+		s.mistake("an unsettled leader decided")
+	}
+	for _, c := range d.Commands {
+		if c.Place != nil {
+			s.checkUpdates(c.Place, obs)
+			s.checkBadVersions(c.Place)
+		}
+	}
+	for _, m := range d.Moves {
+		s.checkMove(m, obs)
+	}
+}
+
+// checkUpdates: what is stopped on purpose leaves enough (S5).
+func (s *sim) checkUpdates(c *Place, obs Observations) {
+	taken := map[string]int{}
+	for _, p := range c.Put {
+		old, ok := s.state.Placement(p.Key())
+		if ok && s.serves(old) && obs.Hosts[old.Host].Copies[p.Key()].Ready { // what became ready this very second is nobody's fault
+			taken[p.App]++
+		}
+	}
+	for name, n := range taken {
+		a := s.app(name)
+		ready, want := 0, a.Spec.Copies()-len(a.StoppedCopies)
+		for _, p := range s.state.PlacementsOf(name) {
+			if s.serves(p) {
+				ready++
+			}
+		}
+		if a.Spec.PerHost {
+			want = ready
+		}
+		if parallel := max(1, a.Spec.Update.Parallel); ready-n < want-parallel {
+			s.mistake("%s: %d of %d ready, %d taken at once, parallel %d", name, ready, want, n, parallel)
+		}
+	}
+}
+
+// serves reports whether a placed copy is really ready now.
+func (s *sim) serves(p Placement) bool {
+	h := s.hosts[p.Host]
+	x := h.procs[p.Key()]
+	return !h.dead && !h.deaf && x != nil && x.p.Generation == p.Generation && x.ready(s.now)
+}
+
+// checkBadVersions: what fails reaches few, and no further (S6).
+func (s *sim) checkBadVersions(c *Place) {
+	for _, name := range simApps {
+		a, ok := s.state.App(name)
+		if !ok || a.Stable == "" || a.Stable == a.Version || s.excused[name] {
+			continue
+		}
+		goes := a.Spec.Run.Env["GOES"]
+		if goes != "bad" && goes != "hang" {
+			continue
+		}
+		has := map[CopyKey]bool{}
+		for _, p := range s.state.PlacementsOf(name) {
+			has[p.Key()] = p.Version == a.Version
+		}
+		for _, p := range c.Put {
+			if p.App != name || p.Version != a.Version {
+				continue
+			}
+			if a.Rollout.Halted && !has[p.Key()] {
+				s.mistake("%s gets version %.4s after it was halted", p.Key(), p.Version)
+			}
+			has[p.Key()] = true
+		}
+		reached := 0
+		for _, yes := range has {
+			if yes {
+				reached++
+			}
+		}
+		if reached > max(1, a.Spec.Update.Parallel) {
+			s.mistake("a bad version of %s reaches %d copies", name, reached)
+		}
+	}
+}
+
+// checkMove: nothing that could stay moves, and nothing moves blindly (S9).
+func (s *sim) checkMove(m Move, obs Observations) {
+	from := obs.Hosts[m.From]
+	host, _ := s.state.Host(m.From)
+	unhealthy := 0
+	for _, o := range obs.Hosts {
+		if !o.Alive || o.ReportAge >= reportMissed {
+			unhealthy++
+		}
+	}
+	if !from.Alive {
+		if unhealthy > 1 && unhealthy*10 > 3*len(obs.Hosts) {
+			s.mistake("%s moved off %s while %d of %d hosts look unhealthy", m.Copy, m.From, unhealthy, len(obs.Hosts))
+		}
+		if a := s.app(m.Copy.App); a.Spec.Disconnect.Policy == "keep" || from.ReportAge < a.Spec.Disconnect.Grace.Std() {
+			s.mistake("%s moved off %s, silent for %s", m.Copy, m.From, from.ReportAge)
+		}
+		return
+	}
+	a := s.app(m.Copy.App)
+	refused := len(a.Spec.Place.Require) > 0 && from.Labels["zone"] == "c"
+	if host.Drain == DrainNone && !refused && !strings.Contains(m.Reason, "cannot take version") {
+		s.mistake("%s moved off %s for nothing: %s", m.Copy, m.From, m.Reason)
+	}
+	if x := s.hosts[m.From].procs[m.Copy]; x != nil && !x.gone {
+		s.mistake("%s was placed on %s while it runs on %s", m.Copy, m.To, m.From)
+	}
+}
+
+// checkMesh: of every copy, one process, except on hosts that were cut off; no
+// more placements than asked for; no port twice.
+func (s *sim) checkMesh() {
+	for _, name := range s.names {
+		h := s.hosts[name]
+		for key, x := range h.procs {
+			if p, ok := s.state.Placement(key); ok && p.Host == name && !h.deaf && !h.mute {
+				x.tainted = false
+			}
+		}
+	}
+	running := map[CopyKey]string{}
+	for _, name := range s.names {
+		for key, x := range s.hosts[name].procs {
+			if x.gone || x.tainted {
+				continue
+			}
+			if other, ok := running[key]; ok {
+				s.mistake("%s runs on %s and %s", key, other, name)
+			}
+			running[key] = name
+		}
+	}
+	for _, a := range s.state.Apps() {
+		if n := len(s.state.PlacementsOf(a.Spec.Name)); !a.Spec.PerHost && n > a.Spec.Copies() && s.now-s.office > 6 && !s.justChanged(a) {
+			s.mistake("%s has %d placements, wants %d", a.Spec.Name, n, a.Spec.Copies())
+		}
+	}
+}
+
+func (s *sim) justChanged(a App) bool { return a.Modified+50 > s.index }
+
+// heal ends all trouble and demands that the mesh comes to rest, as declared.
+func (s *sim) heal() {
+	s.say("HEAL")
+	for _, name := range s.names {
+		h := s.hosts[name]
+		s.revive(h)
+		h.mute = false
+		h.labels = map[string]string{"zone": []string{"a", "b"}[s.rnd.IntN(2)]}
+		s.apply(Command{SetDrain: &SetDrain{Host: name, Drain: DrainNone}})
+	}
+	quiet := 0
+	for range 400 {
+		before := s.state
+		s.tick()
+		if quiet++; s.state != before {
+			quiet = 0
+		}
+		if quiet > 140 { // longer than the gate
+			break
+		}
+	}
+	if quiet <= 140 {
+		s.mistake("the mesh does not come to rest")
+	}
+	for _, st := range Status(s.state, s.observe()) {
+		a := s.app(st.App)
+		goes := a.Spec.Run.Env["GOES"]
+		bad := goes == "bad" || goes == "hang"
+		if len(st.Copies) > 0 && strings.HasPrefix(st.Copies[len(st.Copies)-1].Why, "no host will do") {
+			continue // it asks for more than there is, and is told so
+		}
+		switch {
+		case st.State == AppSteady && (st.Ready != st.Want || bad && st.Want > 0),
+			st.State != AppSteady && st.State != AppStopped && st.State != AppHeld,
+			st.State == AppHeld && !bad:
+			s.mistake("%s is %s (%s), %d of %d ready: %+v", st.App, st.State, st.Why, st.Ready, st.Want, st.Copies)
+		}
+	}
+	s.checkSnapshot()
+}
+
+func (s *sim) checkSnapshot() {
+	data := snapshot(s.t, s.state)
+	back, err := Read(bytes.NewReader(data))
+	if err != nil {
+		s.mistake("read snapshot: %v", err)
+		return
+	}
+	if !bytes.Equal(data, snapshot(s.t, back)) {
+		s.mistake("a snapshot read and written differs")
+	}
+	obs := s.observe()
+	if !reflect.DeepEqual(Decide(s.state, obs), Decide(back, obs)) {
+		s.mistake("a restored state decides otherwise")
+	}
+}
+
+// TestRandomHistories runs whole meshes through random faults and changes.
+func TestRandomHistories(t *testing.T) {
+	for seed := range *seeds {
+		s := &sim{world: newWorld(t), rnd: rand.New(rand.NewPCG(uint64(seed), 1)), hosts: map[string]*simHost{}, excused: map[string]bool{}}
+		for i, zone := range []string{"a", "b", "c", "a", "b"}[:3+s.rnd.IntN(3)] {
+			s.addHost("h"+string(rune('1'+i)), zone)
+		}
+		for range 4 {
+			s.declare()
+		}
+		for range 150 {
+			if s.rnd.IntN(5) == 0 {
+				s.trouble()
+			}
+			s.tick()
+		}
+		s.heal()
+		if len(s.mistakes) > 0 {
+			t.Fatalf("seed %d:\n%s\n\n%s", seed, strings.Join(s.log, "\n"), strings.Join(s.mistakes, "\n"))
+		}
+	}
+}

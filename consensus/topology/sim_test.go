@@ -1,0 +1,312 @@
+package topology
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/intent"
+)
+
+// sim is a mesh in virtual time: hosts that obey their slices, slowly; a leader
+// that decides once a second from what they report; faults in between.
+type sim struct {
+	*world
+	rnd      *rand.Rand
+	now      int // seconds
+	hosts    map[string]*simHost
+	names    []string // of all hosts ever, in order
+	office   int      // when the present leader took office
+	gate     bool
+	calm     int             // since when; only counts while gate
+	excused  map[string]bool // a user took copies on trial out of it by stopping them
+	mistakes []string
+	log      []string
+}
+
+// simHost is a machine with an agent. Dead: both gone. Deaf: the machine works,
+// nothing of it gets through. Mute: gossip gets through, reports do not.
+type simHost struct {
+	name       string
+	dead, deaf bool
+	mute       bool
+	since      int // of dead or deaf
+	seen       Slice
+	last       int // when the leader last heard from it
+	labels     map[string]string
+	procs      map[CopyKey]*proc
+}
+
+// proc is a copy on a host.
+type proc struct {
+	p        Placement
+	spec     intent.App
+	began    int  // this generation
+	readyAt  int  // -1: never
+	stopping int  // when it will be gone; 0: runs
+	gone     bool // stopped
+	tainted  bool // the host was cut off since it began: it may be one too many
+}
+
+func (s *sim) say(format string, args ...any) {
+	s.log = append(s.log, fmt.Sprintf("%4d ", s.now)+fmt.Sprintf(format, args...))
+}
+
+func (s *sim) mistake(format string, args ...any) {
+	s.say("MISTAKE "+format, args...)
+	s.mistakes = append(s.mistakes, fmt.Sprintf(format, args...))
+}
+
+func (s *sim) addHost(name, zone string) {
+	s.enrol(name)
+	s.hosts[name] = &simHost{name: name, last: s.now, labels: map[string]string{"zone": zone}, procs: map[CopyKey]*proc{}}
+	s.names = append(s.names, name)
+}
+
+// work is one second of a host's life.
+func (s *sim) work(h *simHost) {
+	if h.dead {
+		return
+	}
+	if !h.deaf && !h.mute {
+		h.seen = s.state.Slice(h.name)
+		h.last = s.now
+	}
+	wanted := map[CopyKey]Assignment{}
+	for _, a := range h.seen.Assignments {
+		wanted[a.Placement.Key()] = a
+	}
+	for key, x := range h.procs {
+		a, ok := wanted[key]
+		if !x.gone && (!ok || a.Placement.Stopped || a.Placement.Generation != x.p.Generation) && x.stopping == 0 {
+			x.stopping = s.now + 1 + int(x.p.Generation%2)
+		}
+		if x.stopping > 0 && s.now >= x.stopping {
+			x.gone = true
+		}
+		if x.gone && !ok {
+			delete(h.procs, key)
+		}
+	}
+	for key, a := range wanted {
+		x := h.procs[key]
+		switch {
+		case x != nil && !x.gone:
+		case a.Placement.Stopped:
+			h.procs[key] = &proc{p: a.Placement, spec: a.Spec, gone: true, began: s.now}
+		case x == nil || x.p.Generation != a.Placement.Generation || x.p.Stopped:
+			h.procs[key] = s.start(a)
+			h.procs[key].tainted = h.deaf || h.mute // by an old slice, by itself
+		}
+	}
+}
+
+// start begins a process. What becomes of it is written in its environment.
+func (s *sim) start(a Assignment) *proc {
+	x := &proc{p: a.Placement, spec: a.Spec, began: s.now, readyAt: s.now + 1}
+	switch a.Spec.Run.Env["GOES"] {
+	case "slow":
+		x.readyAt = s.now + 4
+	case "bad", "hang":
+		x.readyAt = -1
+	}
+	return x
+}
+
+func (x *proc) ready(now int) bool {
+	return !x.gone && x.stopping == 0 && x.readyAt >= 0 && now >= x.readyAt
+}
+
+func (x *proc) observe(now int) CopyObs {
+	o := CopyObs{
+		Version: x.p.Version, Generation: x.p.Generation, State: CopyStarting,
+		Age: seconds(now - x.began), Ready: x.ready(now),
+	}
+	switch {
+	case x.gone:
+		o.State = CopyStopped
+	case x.stopping > 0:
+		o.State = CopyStopping
+	case o.Ready:
+		o.State, o.ReadyFor = CopyRunning, seconds(now-x.readyAt)
+	default:
+		o.UnreadyFor = o.Age
+		if x.spec.Run.Env["GOES"] == "bad" && now > x.began {
+			o.State, o.Failed, o.Why = CopyFailed, true, "exec format error"
+		}
+	}
+	return o
+}
+
+func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
+
+// observe is what the leader knows.
+func (s *sim) observe() Observations {
+	obs := Observations{
+		Hosts: map[string]HostObs{}, Settled: s.now-s.office >= 3, GateShut: s.gate, CalmFor: seconds(s.now - s.calm),
+	}
+	for _, name := range s.names {
+		h := s.hosts[name]
+		cut := h.dead || h.deaf
+		o := HostObs{
+			Alive: !cut || s.now-h.since < 3, Reported: h.last >= s.office, ReportAge: seconds(s.now - max(h.last, s.office)),
+			CPU: 4, Memory: 8 << 30, PortMin: 20000, PortMax: 20020, Labels: h.labels, Copies: map[CopyKey]CopyObs{},
+		}
+		if o.Reported {
+			for key, x := range h.procs { // of a cut host: as it was, or worse
+				o.Copies[key] = x.observe(h.last)
+			}
+		}
+		obs.Hosts[name] = o
+	}
+	return obs
+}
+
+// lead is one second of the leader's life.
+func (s *sim) lead() {
+	obs := s.observe()
+	d := Decide(s.state, obs)
+	s.checkDecision(d, obs)
+	s.gate = d.GateShut
+	if !d.Calm {
+		s.calm = s.now
+	}
+	for _, c := range d.Commands {
+		s.say("%s", describe(c))
+		if r := s.apply(c); r.Err != nil {
+			s.mistake("the leader's own command was rejected: %v", r.Err)
+		}
+	}
+}
+
+func describe(c Command) string {
+	switch {
+	case c.Place != nil:
+		out := "place"
+		for _, k := range c.Place.Remove {
+			out += " -" + k.String()
+		}
+		for _, p := range c.Place.Put {
+			out += fmt.Sprintf(" %s@%s:%.4s", p.Key(), p.Host, p.Version)
+			if p.Leaving != "" {
+				out += "(" + p.Leaving + ")"
+			}
+		}
+		return out
+	case c.SetRollout != nil:
+		r := c.SetRollout.Rollout
+		return fmt.Sprintf("rollout %s %.4s done=%v halted=%v %s", c.SetRollout.App, r.Version, r.Done, r.Halted, r.Reason)
+	case c.SetDrain != nil:
+		return fmt.Sprintf("drain %s %s", c.SetDrain.Host, c.SetDrain.Drain)
+	default:
+		kind, _, _ := c.change()
+		return kind
+	}
+}
+
+func (s *sim) tick() {
+	s.now++
+	s.lead()
+	for _, name := range s.names {
+		s.work(s.hosts[name])
+	}
+	s.checkMesh()
+}
+
+// trouble is one random event.
+func (s *sim) trouble() {
+	h := s.hosts[s.names[s.rnd.IntN(len(s.names))]]
+	switch s.rnd.IntN(14) {
+	case 0, 1:
+		if !h.dead && !h.deaf {
+			h.dead, h.since = true, s.now
+			h.procs = map[CopyKey]*proc{}
+			s.say("%s dies", h.name)
+		}
+	case 2:
+		if !h.dead && !h.deaf {
+			h.deaf, h.since = true, s.now
+			for _, x := range h.procs {
+				x.tainted = true
+			}
+			s.say("%s is cut off", h.name)
+		}
+	case 3, 4:
+		s.revive(h)
+	case 5:
+		h.mute = !h.mute
+		for _, x := range h.procs {
+			x.tainted = true
+		}
+		s.say("%s mute: %v", h.name, h.mute)
+	case 6:
+		drain := []Drain{DrainDraining, DrainNone}[s.rnd.IntN(2)]
+		s.say("user: drain %s %s", h.name, drain)
+		s.apply(Command{SetDrain: &SetDrain{Host: h.name, Drain: drain}})
+	case 7, 8, 9:
+		s.declare()
+	case 10:
+		s.say("new leader")
+		s.office, s.gate, s.calm = s.now, false, s.now
+	case 11:
+		name := s.anyApp()
+		s.say("user: restart %s", name)
+		s.apply(Command{RestartApp: &RestartApp{App: name}})
+	case 12:
+		n := s.rnd.IntN(3)
+		c := SetRunning{App: s.anyApp(), N: &n, Stopped: s.rnd.IntN(2) == 0}
+		if s.rnd.IntN(2) == 0 {
+			c.N = nil
+		}
+		s.say("user: stopped=%v %s %v", c.Stopped, c.App, c.N != nil)
+		s.apply(Command{SetRunning: &c})
+		s.excused[c.App] = true
+	case 13:
+		h.labels = map[string]string{"zone": []string{"a", "b", "c"}[s.rnd.IntN(3)]}
+		s.say("%s is now in zone %s", h.name, h.labels["zone"])
+	}
+}
+
+func (s *sim) revive(h *simHost) {
+	if h.dead || h.deaf {
+		s.say("%s is back", h.name)
+	}
+	h.dead, h.deaf = false, false
+}
+
+var simApps = []string{"api", "db", "web"}
+
+func (s *sim) anyApp() string { return simApps[s.rnd.IntN(len(simApps))] }
+
+// declare applies an app of random shape. What an app is called decides what
+// stays the same: its parallel and whether it is per host.
+func (s *sim) declare() {
+	name := s.anyApp()
+	goes := []string{"well", "well", "slow", "bad", "hang"}[s.rnd.IntN(5)]
+	if _, ok := s.state.App(name); !ok {
+		goes = "well"
+	}
+	a := app(name, s.rnd.IntN(5), func(a *intent.App) {
+		a.Run.Env = map[string]string{"GOES": goes, "V": fmt.Sprint(s.rnd.IntN(4))}
+		a.Ports = map[string]intent.Port{"http": {}}
+		a.Update.Deadline = 15 * intent.Second
+		a.Resources.CPU = []float64{0, 0.5, 1}[s.rnd.IntN(3)]
+		if s.rnd.IntN(3) == 0 {
+			a.Place.Require = []string{"zone != 'c'"}
+		}
+		if name == "db" {
+			a.Disconnect.Policy = intent.DisconnectKeep
+			a.Ports["sql"] = intent.Port{Static: 5432}
+		}
+		if name == "web" {
+			a.Update.Parallel = 2
+			a.Place.Spread = "zone"
+		}
+		if name == "api" && s.rnd.IntN(4) == 0 {
+			a.Count, a.PerHost = nil, true
+		}
+	})
+	s.say("user: apply %s count %d per_host %v %s %.4s %v", name, a.Copies(), a.PerHost, goes, a.Version(), a.Place.Require)
+	s.put(a)
+	s.excused[name] = false
+}
