@@ -152,8 +152,8 @@ func (r *Recorder) Append(d Draft) (Event, error) {
 		return Event{}, fmt.Errorf("record event %s: %w; it is lost, and counted in the next one", d.Type, err)
 	}
 	r.last, r.dropped = e.Seq, 0
+	r.grown.raise(e.Seq) // before dirty: a sync must not see the mark without the event
 	r.markDirty()
-	r.grown.raise(e.Seq)
 	return e, nil
 }
 

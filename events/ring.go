@@ -40,6 +40,7 @@ type ring struct {
 
 	mu     sync.RWMutex
 	segs   []*segment // oldest first
+	last   uint64     // seq of the newest record; nothing above it is believed
 	active ringFile   // writes the last of segs; nil until the next append opens one
 	sealed []ringFile // written and full, still to be fsynced and closed
 	newDir bool       // the directory has entries that are not fsynced
@@ -80,6 +81,9 @@ func (r *ring) append(seq uint64, unixNS int64, payload []byte) error {
 		// The disk is full of others' data: live off our own oldest, but keep
 		// half of the ring, lest whoever fills the disk erases the history.
 		err = r.write(seq)
+	}
+	if err == nil {
+		r.last = seq
 	}
 	return err
 }

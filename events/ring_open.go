@@ -24,7 +24,7 @@ type tail struct {
 // openRing opens the segments of a directory and removes the torn end that a
 // crash may have left. It writes nothing else, so that it works on a full disk.
 func openRing(dir string, maxBytes int64, log *slog.Logger) (*ring, tail, error) {
-	r := &ring{dir: dir, maxBytes: maxBytes, segBytes: maxBytes / segmentCount, log: log}
+	r := &ring{dir: dir, maxBytes: maxBytes, segBytes: maxBytes / segmentCount, log: log, last: maxSeq - 1}
 	r.create = createSegment(r.segBytes)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -37,6 +37,7 @@ func openRing(dir string, maxBytes int64, log *slog.Logger) (*ring, tail, error)
 	}
 	slices.SortFunc(r.segs, func(a, b *segment) int { return cmp.Compare(a.first, b.first) })
 	t, err := r.recover()
+	r.last = t.seq
 	return r, t, err
 }
 

@@ -19,7 +19,7 @@ type view struct {
 // or nobody else has the ring yet.
 func (r *ring) viewOf(i int, from uint64) view {
 	seg := r.segs[i]
-	v := view{path: seg.path, size: seg.size, after: seg.first - 1, before: maxSeq}
+	v := view{path: seg.path, size: seg.size, after: seg.first - 1, before: r.last + 1}
 	if i+1 < len(r.segs) {
 		v.before = r.segs[i+1].first
 	}
