@@ -134,6 +134,9 @@ func (s *Supervisor) onStarted(now time.Time, inst Instance, out *Output) {
 	if s.failure.state != StateBackoff {
 		s.why = "" // a start refused; one that ended says so until the next is ready
 	}
+	if s.failure.state == StateFailed {
+		s.failure.bad = false // it could not start, and now it did
+	}
 	s.failure.state, s.failure.port = "", false
 	if s.want != nil {
 		s.health = newHealth(now, s.want.Policy, false)

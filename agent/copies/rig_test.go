@@ -192,13 +192,15 @@ func wantStrings(t *testing.T, what string, got []string, want ...string) {
 }
 
 // occupy takes a free port as a stranger would.
-func occupy(t *testing.T) (port int, free func()) {
+func occupy(t *testing.T) (port int, free func()) { return occupyPort(t, 0) }
+
+func occupyPort(t *testing.T, port int) (int, func()) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
 	if err != nil {
 		t.Fatal(err)
 	}
-	free = sync.OnceFunc(func() { l.Close() })
+	free := sync.OnceFunc(func() { l.Close() })
 	t.Cleanup(free)
 	return l.Addr().(*net.TCPAddr).Port, free
 }
