@@ -119,36 +119,42 @@ func (p *Pool) SetTags(tags map[string]string) error {
 
 // Leave tells the mesh that this host goes for good, as opposed to failing, and
 // forgets the peers. The pool does not join again; end Run after it. It takes
-// about a second, and goes on in the background if ctx ends first.
+// about a second; if ctx ends first it goes on, and the end of Run waits for it,
+// 5 s at most.
 func (p *Pool) Leave(ctx context.Context) error {
 	p.mu.Lock()
-	s, done := p.serf, p.left
+	s, again := p.serf, p.left
 	conflict := p.conflicts.current(time.Now())
+	speak := s != nil && !again && conflict == nil
 	p.left = true
+	if speak {
+		p.leaving.Add(1)
+	}
 	p.mu.Unlock()
-	if err := p.peers.remove(); err != nil {
+	err := p.peers.remove()
+	if conflict != nil {
+		// The word would be taken for the other host's.
+		p.cfg.Logger.Warn("leaving without a word", "err", conflict)
+	}
+	if !speak {
 		return err
 	}
-	if s == nil || done {
-		return nil
-	}
-	if conflict != nil {
-		// The leave would name the other host too.
-		p.cfg.Logger.Warn("leaving without a word", "err", conflict)
-		return nil
-	}
 	result := make(chan error, 1)
-	go func() { result <- s.Leave() }() // bounded by serf's timeouts, and ended by Shutdown
+	go func() {
+		defer p.leaving.Done()
+		result <- s.Leave()
+	}()
 	select {
-	case err := <-result:
-		if err != nil {
-			return fmt.Errorf("leave mesh: %w", err)
-		}
+	case e := <-result:
+		err = errors.Join(err, e)
 		p.refresh()
-		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("leave mesh: %w", context.Cause(ctx))
+		err = errors.Join(err, context.Cause(ctx))
 	}
+	if err != nil {
+		return fmt.Errorf("leave mesh: %w", err)
+	}
+	return nil
 }
 
 // Remove turns a failed host into one that left, everywhere, so that nobody tries

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -126,6 +127,11 @@ func checkTags(tags map[string]string, meshID string) error {
 	return nil
 }
 
+func isIP(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
+}
+
 // splitSeed takes HOST or HOST:PORT apart; a bare IPv6 address needs no brackets.
 func splitSeed(s string, port uint16) (host string, p uint16, err error) {
 	if ip, err := netip.ParseAddr(s); err == nil {
@@ -136,7 +142,7 @@ func splitSeed(s string, port uint16) (host string, p uint16, err error) {
 		host, portText = s, fmt.Sprint(port)
 	}
 	n, err := net.LookupPort("tcp", portText)
-	if err != nil || host == "" || n == 0 {
+	if err != nil || host == "" || n == 0 || strings.Contains(host, ":") && !isIP(host) {
 		return "", 0, fmt.Errorf("seed %q: want HOST or HOST:PORT", s)
 	}
 	return host, uint16(n), nil

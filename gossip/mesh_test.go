@@ -3,6 +3,7 @@ package gossip
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -19,7 +20,7 @@ var testKey = bytes.Repeat([]byte{7}, 32)
 // host is one pool of a test mesh, and how to end it.
 type host struct {
 	*Pool
-	t      *testing.T
+	t      testing.TB
 	cancel context.CancelFunc
 	done   chan error
 }
@@ -71,7 +72,7 @@ func (m *mesh) start(cfg Config) *host {
 	return h
 }
 
-func run(t *testing.T, cfg Config) *host {
+func run(t testing.TB, cfg Config) *host {
 	t.Helper()
 	p, err := New(cfg)
 	if err != nil {
@@ -110,7 +111,7 @@ func (m *mesh) within(limit time.Duration, what string, ok func() bool) time.Dur
 	return within(m.t, limit, what, ok)
 }
 
-func within(t *testing.T, limit time.Duration, what string, ok func() bool) time.Duration {
+func within(t testing.TB, limit time.Duration, what string, ok func() bool) time.Duration {
 	t.Helper()
 	start := time.Now()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -268,6 +269,27 @@ func TestLeaveIsNoFailure(t *testing.T) {
 			t.Error("a host that left was failed")
 		}
 	})
+}
+
+// The end of Run in the middle of a leave neither breaks nor undoes it.
+func TestLeaveCutShort(t *testing.T) {
+	for ms := range 12 {
+		inMesh(t, func(m *mesh) {
+			hosts := m.five()
+			ctx, cancel := context.WithTimeout(context.Background(), time.Duration(ms)*100*time.Millisecond)
+			defer cancel()
+			err := hosts[2].Leave(ctx)
+			hosts[2].stop()
+			if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+			rest := slices.Delete(slices.Clone(hosts), 2, 3)
+			m.within(11*time.Second, "the others see it left", func() bool { return allSee(rest, StatusLeft, "h3") })
+			if err := hosts[2].Leave(context.Background()); err != nil {
+				t.Errorf("leaving again: %v", err)
+			}
+		})
+	}
 }
 
 func TestRemoveTurnsFailedIntoLeft(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 )
 
 // maxPeers is how many addresses are kept: one that answers is enough.
@@ -16,15 +17,20 @@ const maxPeers = 64
 
 // peerFile remembers where other hosts are, so that a host which restarts finds
 // its mesh again with every seed gone. Serf's snapshot does so too, but tries
-// each address once; these are tried for ever. Only the pool's Run uses it.
+// each address once; these are tried for ever.
 type peerFile struct {
 	path string // empty: nothing is kept
+
+	mu   sync.Mutex // held over the disk
+	gone bool       // removed: nothing is kept from then on
 	last []netip.AddrPort
 }
 
 // load reads the file. What is not an address is passed over: a damaged file
 // must not keep a host from starting.
 func (f *peerFile) load() ([]netip.AddrPort, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.path == "" {
 		return nil, nil
 	}
@@ -50,7 +56,9 @@ func (f *peerFile) load() ([]netip.AddrPort, error) {
 // save writes the addresses of all other hosts that have not left. A view
 // without any is not written: being cut off is no reason to forget.
 func (f *peerFile) save(members []Member, self string) error {
-	if f.path == "" {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.path == "" || f.gone {
 		return nil
 	}
 	var peers []netip.AddrPort
@@ -74,13 +82,15 @@ func (f *peerFile) save(members []Member, self string) error {
 
 // remove forgets the peers: a host that has left must not find its way back.
 func (f *peerFile) remove() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.gone = true
 	if f.path == "" {
 		return nil
 	}
 	if err := os.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forget known peers: %w", err)
 	}
-	f.last = nil
 	return nil
 }
 

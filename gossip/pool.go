@@ -33,6 +33,7 @@ type Pool struct {
 	peers     peerFile
 	dirty     chan struct{} // of one place: serf's view may differ from ours
 
+	leaving   sync.WaitGroup
 	tagsMu    sync.Mutex // orders SetTags; held over the network
 	refreshMu sync.Mutex // orders refresh; held while serf is read
 
@@ -118,6 +119,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	p.mu.Lock()
 	p.serf = nil
 	p.mu.Unlock()
+	p.leaving.Wait()   // serf panics if it is shut down in the middle of it
 	err = s.Shutdown() // ends a join under way, so it comes before the wait
 	work.Wait()
 	stopDrain() // last: until here serf may send
@@ -223,13 +225,7 @@ func (p *Pool) watch(ctx context.Context) {
 }
 
 func (p *Pool) savePeers() {
-	p.mu.Lock()
-	members, left := p.members, p.left
-	p.mu.Unlock()
-	if left {
-		return
-	}
-	if err := p.peers.save(members, p.cfg.Name); err != nil {
+	if err := p.peers.save(p.Members(), p.cfg.Name); err != nil {
 		p.cfg.Logger.Warn("known peers not saved", "err", err)
 	}
 }
