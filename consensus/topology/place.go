@@ -232,7 +232,7 @@ func (p *planner) fillPerHost(a *appPlan) {
 		if has[r] || !r.fresh || r.Drain != DrainNone || a.fit(r).refused != "" {
 			continue
 		}
-		for a.has(next) {
+		for a.has(next) || p.elsewhere(CopyKey{a.Spec.Name, next}, r) {
 			next++
 		}
 		if p.full() || next >= intent.MaxCopies {
@@ -240,7 +240,7 @@ func (p *planner) fillPerHost(a *appPlan) {
 		}
 		version := p.fillVersion(a)
 		need := a.need(CopyKey{a.Spec.Name, next}, version, nil)
-		a.want++
+		a.want++ // also counted if refused: it should be there
 		if why := r.refuses(need); why != "" {
 			p.unplaced(need.key, "on "+r.Name+": "+why)
 			next++
@@ -248,6 +248,11 @@ func (p *planner) fillPerHost(a *appPlan) {
 		}
 		p.add(a, need.placeOn(r, version))
 	}
+}
+
+// elsewhere reports whether a host other than r still has a copy of that name.
+func (p *planner) elsewhere(key CopyKey, r *room) bool {
+	return slices.ContainsFunc(p.strays[key], func(s *room) bool { return s != r })
 }
 
 func (a *appPlan) has(n int) bool {

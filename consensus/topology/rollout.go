@@ -152,8 +152,13 @@ func (p *planner) step(a *appPlan) {
 	// Copies that a user has stopped follow once the version is proved.
 	if t.exposed == 0 && t.unsettled == 0 && t.outdated == 0 {
 		for _, c := range a.copies {
-			if a.idle(c) && a.canChange(c) && !p.full() && p.refits(a, c, a.Version) {
+			if !a.idle(c) || !a.canChange(c) || p.full() {
+				continue
+			}
+			if p.refits(a, c, a.Version) {
 				p.inPlace(a, c, a.Version)
+			} else {
+				p.moveIdle(a, c, a.Version, cannotTake(a, c))
 			}
 		}
 	}
@@ -172,7 +177,7 @@ func (p *planner) change(a *appPlan, c *copyPlan, t *tally) {
 	settled := c.settled
 	if p.refits(a, c, a.Version) {
 		p.inPlace(a, c, a.Version)
-	} else if a.Spec.PerHost || !p.leave(a, c, "host "+c.Host+" cannot take version "+a.Version, a.Version) {
+	} else if a.Spec.PerHost || !p.leave(a, c, cannotTake(a, c), a.Version) {
 		p.unplaced(c.Key(), "cannot be changed to version "+a.Version+" on "+c.Host+"; "+p.refusal(a.need(c.Key(), a.Version, c.Ports)))
 		return
 	} else {
@@ -202,7 +207,7 @@ func (p *planner) startMoves(a *appPlan, t *tally) {
 			continue
 		}
 		if a.idle(c) {
-			p.moveIdle(a, c, reason)
+			p.moveIdle(a, c, c.Version, reason)
 			continue
 		}
 		if !c.seen || t.leaving >= a.parallel || c.ready && t.unsettled >= a.parallel {
@@ -233,16 +238,20 @@ func (p *planner) leave(a *appPlan, c *copyPlan, reason, version string) bool {
 }
 
 // moveIdle moves a copy that a user has stopped.
-func (p *planner) moveIdle(a *appPlan, c *copyPlan, reason string) {
-	if !c.gone() {
+func (p *planner) moveIdle(a *appPlan, c *copyPlan, version, reason string) {
+	if a.Spec.PerHost || !c.gone() {
 		return
 	}
-	n := a.need(c.Key(), c.Version, c.Ports)
+	n := a.need(c.Key(), version, c.Ports)
 	if target := p.choose(n); target != nil {
-		p.put(a, c, n.placeOn(target, c.Version), reason)
+		p.put(a, c, n.placeOn(target, version), reason)
 	} else {
 		p.unplaced(c.Key(), "stays on "+c.Host+" although "+reason+"; "+p.refusal(n))
 	}
+}
+
+func cannotTake(a *appPlan, c *copyPlan) string {
+	return "host " + c.Host + " cannot take version " + a.Version
 }
 
 // concludeRollout records that every copy has the current version and is well.

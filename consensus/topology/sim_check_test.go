@@ -5,6 +5,7 @@ import (
 	"flag"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -30,12 +31,17 @@ func (s *sim) checkDecision(d Decision, obs Observations) {
 	}
 }
 
-// checkUpdates: what is stopped on purpose leaves enough (S5).
+// checkUpdates: what is stopped on purpose leaves enough (S5), as far as the
+// leader can know.
 func (s *sim) checkUpdates(c *Place, obs Observations) {
+	serves := func(p Placement) bool {
+		h := obs.Hosts[p.Host]
+		o := h.Copies[p.Key()]
+		return h.Alive && h.ReportAge < reportMissed && o.Ready && o.Generation == p.Generation
+	}
 	taken := map[string]int{}
 	for _, p := range c.Put {
-		old, ok := s.state.Placement(p.Key())
-		if ok && s.serves(old) && obs.Hosts[old.Host].Copies[p.Key()].Ready { // what became ready this very second is nobody's fault
+		if old, ok := s.state.Placement(p.Key()); ok && serves(old) {
 			taken[p.App]++
 		}
 	}
@@ -43,7 +49,7 @@ func (s *sim) checkUpdates(c *Place, obs Observations) {
 		a := s.app(name)
 		ready, want := 0, a.Spec.Copies()-len(a.StoppedCopies)
 		for _, p := range s.state.PlacementsOf(name) {
-			if s.serves(p) {
+			if serves(p) {
 				ready++
 			}
 		}
@@ -54,13 +60,6 @@ func (s *sim) checkUpdates(c *Place, obs Observations) {
 			s.mistake("%s: %d of %d ready, %d taken at once, parallel %d", name, ready, want, n, parallel)
 		}
 	}
-}
-
-// serves reports whether a placed copy is really ready now.
-func (s *sim) serves(p Placement) bool {
-	h := s.hosts[p.Host]
-	x := h.procs[p.Key()]
-	return !h.dead && !h.deaf && x != nil && x.p.Generation == p.Generation && x.ready(s.now)
 }
 
 // checkBadVersions: what fails reaches few, and no further (S6).
@@ -77,6 +76,9 @@ func (s *sim) checkBadVersions(c *Place) {
 		has := map[CopyKey]bool{}
 		for _, p := range s.state.PlacementsOf(name) {
 			has[p.Key()] = p.Version == a.Version
+		}
+		for _, key := range c.Remove {
+			delete(has, key)
 		}
 		for _, p := range c.Put {
 			if p.App != name || p.Version != a.Version {
@@ -188,12 +190,13 @@ func (s *sim) heal() {
 		a := s.app(st.App)
 		goes := a.Spec.Run.Env["GOES"]
 		bad := goes == "bad" || goes == "hang"
-		if len(st.Copies) > 0 && strings.HasPrefix(st.Copies[len(st.Copies)-1].Why, "no host will do") {
+		if slices.ContainsFunc(st.Copies, func(c CopyStatus) bool { return strings.Contains(c.Why, "no host will do") }) {
 			continue // it asks for more than there is, and is told so
 		}
 		switch {
 		case st.State == AppSteady && (st.Ready != st.Want || bad && st.Want > 0),
-			st.State != AppSteady && st.State != AppStopped && st.State != AppHeld,
+			st.State != AppSteady && st.State != AppStopped && st.State != AppHeld && !(bad && st.State == AppDegraded), // declared while it had no copies
+
 			st.State == AppHeld && !bad:
 			s.mistake("%s is %s (%s), %d of %d ready: %+v", st.App, st.State, st.Why, st.Ready, st.Want, st.Copies)
 		}

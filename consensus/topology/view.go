@@ -220,6 +220,9 @@ func (p *planner) add(a *appPlan, next Placement) {
 
 // drop decides that a copy is no more.
 func (p *planner) drop(a *appPlan, c *copyPlan) {
+	if !c.gone() {
+		p.strays[c.Key()] = append(p.strays[c.Key()], c.room) // it has yet to stop
+	}
 	c.room.free(a, c.Placement)
 	a.copies = slices.DeleteFunc(a.copies, func(x *copyPlan) bool { return x == c })
 	p.ops = append(p.ops, op{remove: c.Key()})
