@@ -1,0 +1,245 @@
+// Package agent is the whole of a ganglion host: it wires gossip, consensus,
+// events, trust and the drivers together, runs the leader's loop where this
+// host leads, keeps the copies that the topology gives it, and serves the API.
+//
+// An agent is embeddable: New takes what it needs and starts no goroutine, Run
+// blocks until its context ends and has joined everything when it returns. Copies
+// outlive it.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/trust"
+)
+
+// ErrLeft is returned by Run when the host has left its mesh and forgotten its
+// identity. A new agent on the same data directory waits for another mesh.
+var ErrLeft = errors.New("this host has left its mesh")
+
+// errLeft ends the services of a member that left.
+var errLeft = errors.New("left")
+
+// Agent is one host's agent.
+type Agent struct {
+	cfg    Config
+	store  *store
+	driver hostDriver
+	local  net.Listener
+	admit  chan admission         // identities won by init and join
+	server atomic.Pointer[server] // of the mesh this host is in; nil: none
+	ready  chan struct{}          // closed when Run serves the socket
+}
+
+// admission is an identity that a host has won, to become a member with.
+type admission struct {
+	id       *trust.Identity
+	founding []topology.Command // not empty: of a new mesh
+	done     chan error         // told whether the member could be put together; may be nil
+}
+
+// New validates the configuration, takes the data directory and opens the local
+// socket. It starts nothing.
+func New(cfg Config) (_ *Agent, err error) {
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("configure agent: %w", err)
+	}
+	a := &Agent{cfg: cfg, admit: make(chan admission), ready: make(chan struct{})}
+	if a.store, err = openStore(cfg.DataDir); err != nil {
+		return nil, err
+	}
+	var opened closers
+	opened.add(a.store.close)
+	if a.driver, err = openDriver(&a.cfg); err == nil {
+		a.local, err = listenLocal(cfg.Socket)
+	}
+	if err != nil {
+		opened.close()
+		return nil, err
+	}
+	return a, nil
+}
+
+// Ready returns a channel that is closed when the socket is served.
+func (a *Agent) Ready() <-chan struct{} { return a.ready }
+
+// Run runs the agent until ctx ends, the host has left its mesh (ErrLeft) or
+// the agent cannot go on.
+func (a *Agent) Run(ctx context.Context) error {
+	srv := &http.Server{Handler: a.localAPI(), ReadHeaderTimeout: 10 * time.Second}
+	err := runServices(ctx, a.cfg.Logger, []service{
+		{"driver", a.driver.run},
+		{"socket", func(ctx context.Context) error {
+			close(a.ready)
+			return serveHTTP(ctx, a.local, srv)
+		}},
+		{"mesh", a.live},
+	})
+	if err := os.Remove(a.cfg.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		a.cfg.Logger.Debug("remove socket", "error", err)
+	}
+	if errors.Is(err, errLeft) {
+		err = errors.Join(ErrLeft, a.store.forgetMesh())
+	}
+	return errors.Join(err, a.store.close())
+}
+
+// live makes this host a member of its mesh, waiting for one if it has none.
+func (a *Agent) live(ctx context.Context) error {
+	adm, err := a.identity(ctx)
+	if err != nil || adm.id == nil {
+		return err
+	}
+	m, err := newMember(&a.cfg, adm, a.store, a.driver)
+	if adm.done != nil {
+		adm.done <- err
+	}
+	if err != nil {
+		return err
+	}
+	a.server.Store(newServer(m))
+	defer a.server.Store(nil)
+	return m.run(ctx)
+}
+
+// identity returns the identity that this host has or wins. A host that has a
+// mesh ignores every other way to one.
+func (a *Agent) identity(ctx context.Context) (admission, error) {
+	id, err := trust.LoadIdentity(a.store.path(dirIdentity))
+	if err == nil {
+		if err := a.mine(id); err != nil {
+			return admission{}, err
+		}
+		adm := admission{id: id}
+		return adm, a.store.load(fileFounding, &adm.founding)
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return admission{}, err
+	}
+	if a.cfg.Init {
+		return a.found(a.cfg.MeshName)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var joining sync.WaitGroup
+	defer joining.Wait()
+	defer cancel()
+	if len(a.cfg.Seeds) > 0 {
+		joining.Go(func() { a.joinForEver(ctx) })
+	}
+	select {
+	case <-ctx.Done():
+		return admission{}, nil
+	case adm := <-a.admit:
+		return adm, nil
+	}
+}
+
+// mine refuses an identity that is not of the configured name: under another
+// name this host would be a stranger with its own keys.
+func (a *Agent) mine(id *trust.Identity) error {
+	if host := id.Peer().Host; host != a.cfg.Name {
+		return fmt.Errorf("load identity: this host is enrolled as %s, but name is %s; set name back, or run ganglion leave before renaming", host, a.cfg.Name)
+	}
+	return nil
+}
+
+// found makes a new mesh. What must still be committed is on disk before the
+// identity is, so that a crash in between is made good at the next start.
+func (a *Agent) found(name string) (admission, error) {
+	id, founding, err := found(name, a.cfg.Name)
+	if err != nil {
+		return admission{}, err
+	}
+	if err := a.store.save(fileFounding, founding); err != nil {
+		return admission{}, err
+	}
+	return admission{id: id, founding: founding}, trust.SaveIdentity(a.store.path(dirIdentity), id)
+}
+
+// join enrols this host through one of the seeds and keeps what it won.
+func (a *Agent) join(ctx context.Context, seeds []string, token string) (admission, error) {
+	hostID := newID()
+	if err := a.store.load(fileHostID, &hostID); err != nil {
+		return admission{}, err
+	}
+	if err := a.store.save(fileHostID, hostID); err != nil {
+		return admission{}, err
+	}
+	id, peers, err := enrol(ctx, &a.cfg, hostID, seeds, token)
+	if err != nil {
+		return admission{}, err
+	}
+	if err := a.store.save(filePeers, peers); err != nil {
+		return admission{}, err
+	}
+	return admission{id: id}, trust.SaveIdentity(a.store.path(dirIdentity), id)
+}
+
+// joinForEver enrols through the configured seeds, retried with jitter until it
+// succeeds or ctx ends.
+func (a *Agent) joinForEver(ctx context.Context) {
+	var retry backoff
+	for {
+		token, err := readToken(a.cfg.TokenFile)
+		var adm admission
+		if err == nil {
+			adm, err = a.join(ctx, a.cfg.Seeds, token)
+		}
+		if err == nil {
+			select {
+			case a.admit <- adm:
+			case <-ctx.Done():
+			}
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		a.cfg.Logger.Warn("not joined yet; trying again", "error", err)
+		if !retry.wait(ctx) {
+			return
+		}
+	}
+}
+
+// listenLocal opens the local socket: root and the group ganglion may use it. A
+// socket that a dead agent left is taken over, a live one is not.
+func listenLocal(path string) (net.Listener, error) {
+	if conn, err := net.Dial("unix", path); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("open socket %s: another agent serves it; stop that one or set another socket", path)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("open socket: %w", err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("open socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("open socket: %w; set socket", err)
+	}
+	err = os.Chmod(path, 0o660)
+	if g, lookup := user.LookupGroup("ganglion"); lookup == nil && os.Getuid() == 0 {
+		if gid, bad := strconv.Atoi(g.Gid); bad == nil {
+			err = errors.Join(err, os.Chown(path, 0, gid))
+		}
+	}
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("open socket: %w", err)
+	}
+	return l, nil
+}

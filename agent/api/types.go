@@ -1,0 +1,218 @@
+// Package api is what travels between agents and between a client and its
+// agent: the requests and answers of the HTTP API as Go structs, the errors,
+// and a client. It holds no machinery of the agent.
+//
+// All paths begin with /v1. Bodies are JSON; streams are NDJSON, one value a
+// line. Every agent serves every public path: what only the leader can answer
+// is handed on to it by the server side.
+package api
+
+import (
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/intent"
+)
+
+// Limits on what the API reads.
+const (
+	MaxBody   = 1 << 20 // bytes of a request body
+	MaxReport = 4 << 20 // bytes of a host's report
+)
+
+// Headers of the API.
+const (
+	HeaderHops    = "Ganglion-Hops"    // how often a request was handed on
+	HeaderHost    = "Ganglion-Host"    // the host that answered
+	HeaderRequest = "Ganglion-Request" // idempotency key of a write
+	HeaderMissing = "Ganglion-Missing" // a host whose part of the answer is missing; may repeat
+	HeaderCursor  = "Ganglion-Cursor"  // moment of a status answer, for ?after= of the next
+)
+
+// Mesh is the answer of GET /v1/mesh.
+type Mesh struct {
+	ID       string   `json:"id"`
+	Name     string   `json:"name"`
+	Revision uint64   `json:"revision"`
+	Leader   string   `json:"leader"`
+	Voters   []string `json:"voters"`
+	Frozen   *Frozen  `json:"frozen"`
+}
+
+// Frozen says that automatic action is stopped, since which epoch and for what.
+type Frozen struct {
+	Epoch uint64   `json:"epoch"`
+	Hard  bool     `json:"hard"`
+	Apps  []string `json:"apps"`
+}
+
+// Host is one line of GET /v1/hosts.
+type Host struct {
+	Name   string            `json:"name"`
+	Addr   string            `json:"addr"`
+	Status string            `json:"status"` // alive, suspect, failed or left
+	Drain  topology.Drain    `json:"drain"`
+	Role   string            `json:"role"` // leader, voter or agent
+	Labels map[string]string `json:"labels"`
+	Vitals Vitals            `json:"vitals"`
+	Copies int               `json:"copies"`
+	Note   string            `json:"note,omitempty"` // why the host cannot work as it should
+}
+
+// Vitals are a host's gauges as ratios, and their age. AgeMS is -1 where
+// nothing is known.
+type Vitals struct {
+	CPU      float64 `json:"cpu"`
+	Memory   float64 `json:"memory"`
+	Disk     float64 `json:"disk"`
+	Pressure float64 `json:"pressure"`
+	AgeMS    int64   `json:"age_ms"`
+}
+
+// Peer is one line of GET /v1/peers: the Raft side of a host.
+type Peer struct {
+	Name    string `json:"name"`
+	Addr    string `json:"addr"`
+	Voter   bool   `json:"voter"`
+	Leader  bool   `json:"leader"`
+	Healthy bool   `json:"healthy"`
+}
+
+// ApplyRequest is the body of POST /v1/apply and POST /v1/plan.
+type ApplyRequest struct {
+	Intents intent.Intents `json:"intents"`
+	Set     string         `json:"set,omitempty"`
+	Prune   bool           `json:"prune,omitempty"`
+	Lose    []string       `json:"lose,omitempty"`  // plan only
+	Drain   []string       `json:"drain,omitempty"` // plan only
+}
+
+// ApplyResponse tells what was committed.
+type ApplyResponse struct {
+	Revision uint64            `json:"revision"`
+	Changes  []intent.Change   `json:"changes"`
+	Versions map[string]string `json:"versions"` // version each named app now rolls to
+}
+
+// Endpoint is one line of GET /v1/endpoints.
+type Endpoint struct {
+	Copy  string         `json:"copy"`
+	Host  string         `json:"host"`
+	Addr  string         `json:"addr"`
+	Ports map[string]int `json:"ports"`
+}
+
+// InitRequest is the body of POST /v1/init.
+type InitRequest struct {
+	Name string `json:"name"`
+}
+
+// InitResponse carries what another host needs to join.
+type InitResponse struct {
+	MeshID string `json:"mesh_id"`
+	Name   string `json:"name"`
+	Seed   string `json:"seed"`
+	Token  string `json:"token"`
+}
+
+// JoinRequest is the body of POST /v1/join.
+type JoinRequest struct {
+	Seeds []string `json:"seeds"`
+	Token string   `json:"token"`
+}
+
+// JoinResponse tells which mesh the host is now in.
+type JoinResponse struct {
+	MeshID string `json:"mesh_id"`
+	Name   string `json:"name"`
+	Host   string `json:"host"`
+}
+
+// TokenRequest is the body of POST /v1/tokens.
+type TokenRequest struct {
+	Role string `json:"role"`
+}
+
+// Token is a new join token. Expires is null: tokens do not expire yet.
+type Token struct {
+	Token   string     `json:"token"`
+	Role    string     `json:"role"`
+	Expires *time.Time `json:"expires"`
+}
+
+// NATS tells any NATS client how to connect.
+type NATS struct {
+	URLs     []string `json:"urls"`
+	Subjects string   `json:"subjects"` // what to subscribe to
+	Embedded bool     `json:"embedded"`
+	CA       string   `json:"ca,omitempty"` // PEM file on this host, for TLS clients
+	Note     string   `json:"note,omitempty"`
+}
+
+// Version is the answer of GET /v1/version.
+type Version struct {
+	Version string `json:"version"`
+	Host    string `json:"host"`
+	Mesh    string `json:"mesh,omitempty"` // empty: the agent has no mesh yet
+	Driver  string `json:"driver"`
+	Pid     int    `json:"pid"`
+}
+
+// Report is what a host tells the leader: POST /v1/report. Ages are by the
+// host's own monotonic clock at the time of sending.
+type Report struct {
+	Host       string            `json:"host"`
+	HostID     string            `json:"host_id"`
+	Seq        uint64            `json:"seq"`         // rises with each report of one agent life
+	Boot       string            `json:"boot"`        // made at each agent start
+	SliceIndex uint64            `json:"slice_index"` // of the slice it works on
+	Addr       string            `json:"addr"`        // where others reach the copies
+	Labels     map[string]string `json:"labels,omitempty"`
+	CPU        float64           `json:"cpu"`    // cores
+	Memory     int64             `json:"memory"` // bytes
+	PortMin    int               `json:"port_min"`
+	PortMax    int               `json:"port_max"`
+	PortsTaken []int             `json:"ports_taken,omitempty"`
+	CanUser    bool              `json:"can_user"`
+	Voter      string            `json:"voter"` // auto or never
+	Copies     []CopyReport      `json:"copies,omitempty"`
+}
+
+// CopyReport is one copy of a Report.
+type CopyReport struct {
+	ID         string             `json:"id"`
+	Version    string             `json:"version"`
+	Generation uint64             `json:"generation"`
+	State      topology.CopyState `json:"state"`
+	Ready      bool               `json:"ready"`
+	ReadyMS    int64              `json:"ready_ms"`
+	AgeMS      int64              `json:"age_ms"`
+	Failed     bool               `json:"failed,omitempty"`
+	Why        string             `json:"why,omitempty"`
+	Pid        int                `json:"pid,omitempty"`
+	Restarts   int                `json:"restarts,omitempty"`
+	Since      *time.Time         `json:"since,omitempty"`
+}
+
+// ReportAck answers a Report. The host's watch of its own slice is what moves
+// it; the index only tells it that there is news.
+type ReportAck struct {
+	SliceIndex uint64 `json:"slice_index"`
+}
+
+// VoterRequest is the body of POST /v1/voter: the leader asks a host to start
+// its Raft server, so that it can be added to the quorum, or to end one that is
+// in no quorum.
+type VoterRequest struct {
+	Run bool `json:"run"`
+}
+
+// LogChunk is one line of GET /v1/logs: a piece of a copy's output, or why it
+// cannot be had.
+type LogChunk struct {
+	Copy   string `json:"copy"`
+	Host   string `json:"host"`
+	Stream string `json:"stream,omitempty"` // stdout or stderr
+	Data   string `json:"data,omitempty"`
+	Error  string `json:"error,omitempty"`
+}

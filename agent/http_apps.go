@@ -1,0 +1,217 @@
+package agent
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/consensus"
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/events"
+	"github.com/ganglion-mesh/ganglion/intent"
+	"github.com/ganglion-mesh/ganglion/intent/expr"
+)
+
+// settled returns the leader's state at a linearizable point. The caller runs
+// at the leader.
+func (s *server) settled(ctx context.Context) (*topology.State, error) {
+	node := s.raft.node()
+	if node == nil {
+		return nil, &consensus.NotLeaderError{}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := node.Barrier(ctx); err != nil {
+		return nil, err
+	}
+	return node.State(), nil
+}
+
+// commit proposes cmd and turns a rejection into an error of the API. The
+// caller runs at the leader.
+func (s *server) commit(r *http.Request, cmd topology.Command) (topology.Result, error) {
+	node := s.raft.node()
+	if node == nil {
+		return topology.Result{}, &consensus.NotLeaderError{}
+	}
+	cmd.RequestID = r.Header.Get(api.HeaderRequest)
+	ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
+	defer cancel()
+	res, err := node.Apply(ctx, cmd)
+	if err != nil {
+		return res, err
+	}
+	if res.Err != nil {
+		return res, api.Errorf(rejectionCode(res.Err), "%s", res.Err.Error())
+	}
+	return res, nil
+}
+
+func rejectionCode(r *topology.Rejected) api.Code {
+	switch r.Kind {
+	case topology.RejectUnknown:
+		return api.CodeNotFound
+	case topology.RejectInvalid:
+		return api.CodeInvalid
+	}
+	return api.CodeRejected
+}
+
+// observations puts together what the leader sees now.
+func (s *server) observations(state *topology.State) topology.Observations {
+	return s.obs.observe(state.Hosts(), s.pool.Members(), time.Now())
+}
+
+// checkIntents refuses what is wrong, and what is understood but not executed
+// yet.
+func checkIntents(in intent.Intents) (intent.Intents, error) {
+	if err := in.Validate(); err != nil {
+		return in, api.Errorf(api.CodeInvalid, "%v", err)
+	}
+	for _, e := range in.Expressions() {
+		if err := expr.Check(e.Source, e.Placement); err != nil {
+			return in, api.Errorf(api.CodeInvalid, "%s: %v", e.Path, err)
+		}
+	}
+	if p := in.NotYet(); len(p) > 0 {
+		return in, api.Errorf(api.CodeNotYet, "%s", p[0].String())
+	}
+	return in.Normalize(), nil
+}
+
+// postApply declares intents. What is compared and what is committed are tied
+// together by the Modified index of every app that the comparison looked at.
+func (s *server) postApply(r *http.Request, body []byte) (any, error) {
+	var req api.ApplyRequest
+	if err := decode(body, &req); err != nil {
+		return nil, err
+	}
+	in, err := checkIntents(req.Intents)
+	if err != nil {
+		return nil, err
+	}
+	state, err := s.settled(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	put := topology.PutIntents{Intents: in, Set: req.Set, Prune: req.Prune, Expect: map[string]uint64{}}
+	preview := topology.Plan(state, s.observations(state), &put, nil, nil)
+	resp := api.ApplyResponse{Revision: state.Revision(), Changes: preview.Changes, Versions: map[string]string{}}
+	for _, app := range in.Apps {
+		put.Expect[app.Name] = 0
+		if old, ok := state.App(app.Name); ok {
+			put.Expect[app.Name] = old.Modified
+		}
+		resp.Versions[app.Name] = app.Version()
+	}
+	if len(preview.Changes) == 0 && !haltedBefore(state, in) {
+		return resp, nil // nothing to commit
+	}
+	res, err := s.commit(r, topology.Command{PutIntents: &put})
+	if err != nil {
+		return nil, err
+	}
+	resp.Revision = res.Revision
+	for _, c := range preview.Changes {
+		s.teller.intent(c, res.Revision)
+	}
+	return resp, nil
+}
+
+// haltedBefore tells whether an app of in has a halted rollout: applying it
+// again unchanged is how a user says to try again.
+func haltedBefore(state *topology.State, in intent.Intents) bool {
+	return slices.ContainsFunc(in.Apps, func(a intent.App) bool {
+		old, ok := state.App(a.Name)
+		return ok && old.Rollout.Halted
+	})
+}
+
+// postPlan tells what apply would change, or the loss or drain of hosts.
+func (s *server) postPlan(r *http.Request, body []byte) (any, error) {
+	var req api.ApplyRequest
+	if err := decode(body, &req); err != nil {
+		return nil, err
+	}
+	in, err := checkIntents(req.Intents)
+	if err != nil {
+		return nil, err
+	}
+	state, err := s.settled(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	for _, host := range slices.Concat(req.Lose, req.Drain) {
+		if _, ok := state.Host(host); !ok {
+			return nil, api.Errorf(api.CodeNotFound, "plan: no host %q in mesh %s (ganglion hosts)", host, state.MeshName())
+		}
+	}
+	var put *topology.PutIntents
+	if len(in.Apps) > 0 || req.Prune {
+		put = &topology.PutIntents{Intents: in, Set: req.Set, Prune: req.Prune}
+	}
+	return topology.Plan(state, s.observations(state), put, req.Lose, req.Drain), nil
+}
+
+// deleteApp removes an app. That its copies are gone shows in its status.
+func (s *server) deleteApp(r *http.Request, _ []byte) (any, error) {
+	name := r.PathValue("app")
+	res, err := s.commit(r, topology.Command{DeleteApp: &topology.DeleteApp{Name: name}})
+	if err != nil {
+		return nil, err
+	}
+	s.teller.emit(events.New(events.IntentSubject(name), events.IntentRemoved{}).With("", res.Revision))
+	return api.ApplyResponse{Revision: res.Revision, Changes: []intent.Change{{Op: intent.OpRemove, Kind: intent.ChangeApp, Name: name}}}, nil
+}
+
+// postAppVerb stops, starts or restarts an app or, with ?copy=N, one copy.
+func (s *server) postAppVerb(r *http.Request, _ []byte) (any, error) {
+	app := r.PathValue("app")
+	n, err := copyNumber(r)
+	if err != nil {
+		return nil, err
+	}
+	var cmd topology.Command
+	switch r.PathValue("verb") {
+	case "stop":
+		cmd.SetRunning = &topology.SetRunning{App: app, N: n, Stopped: true}
+	case "start":
+		cmd.SetRunning = &topology.SetRunning{App: app, N: n}
+	case "restart":
+		cmd.RestartApp = &topology.RestartApp{App: app, N: n}
+	default:
+		return nil, api.Errorf(api.CodeNotFound, "act on app %s: no such action %q", app, r.PathValue("verb"))
+	}
+	res, err := s.commit(r, cmd)
+	return api.ApplyResponse{Revision: res.Revision}, err
+}
+
+func copyNumber(r *http.Request) (*int, error) {
+	s := r.URL.Query().Get("copy")
+	if s == "" {
+		return nil, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 {
+		return nil, api.Errorf(api.CodeInvalid, "copy %q: want a number", s)
+	}
+	return &n, nil
+}
+
+// getEndpoints lists where the ready copies of an app are reached.
+func (s *server) getEndpoints(r *http.Request, _ []byte) (any, error) {
+	st, err := s.appStatus(r.Context(), r.PathValue("app"))
+	if err != nil {
+		return nil, err
+	}
+	out := []api.Endpoint{}
+	for _, c := range st.Copies {
+		if c.Ready {
+			out = append(out, api.Endpoint{Copy: c.ID, Host: c.Host, Addr: c.Addr, Ports: c.Ports})
+		}
+	}
+	return out, nil
+}

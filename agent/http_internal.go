@@ -1,0 +1,114 @@
+package agent
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/consensus"
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
+)
+
+// postReport takes a host's report at the leader. Only the host itself may
+// report for it.
+func (s *server) postReport(r *http.Request, body []byte) (any, error) {
+	var rep api.Report
+	if err := decode(body, &rep); err != nil {
+		return nil, err
+	}
+	c, err := callerOf(r)
+	if err != nil {
+		return nil, err
+	}
+	if !c.isHost(rep.Host) {
+		return nil, api.Errorf(api.CodeDenied, "report for host %s: only its own agent may", rep.Host)
+	}
+	if !s.leader.leading() {
+		return nil, api.Errorf(api.CodeNoLeader, "report to %s: it does not lead", s.cfg.Name)
+	}
+	s.obs.report(rep, time.Now())
+	return api.ReportAck{}, nil
+}
+
+// getSlice is the blocking read of a host's slice, served by any voter in
+// contact with the leader.
+func (s *server) getSlice(r *http.Request, _ []byte) (any, error) {
+	host := r.URL.Query().Get("host")
+	c, err := callerOf(r)
+	if err != nil {
+		return nil, err
+	}
+	if !c.isHost(host) {
+		return nil, api.Errorf(api.CodeDenied, "read slice of host %s: only its own agent may", host)
+	}
+	after, err := strconv.ParseUint(r.URL.Query().Get("index"), 10, 64)
+	if err != nil {
+		return nil, api.Errorf(api.CodeInvalid, "read slice: index %q is not a number", r.URL.Query().Get("index"))
+	}
+	node := s.raft.node()
+	if node == nil || !s.freshVoter(node.Status()) {
+		return nil, api.Errorf(api.CodeNoLeader, "read slice at %s: it is not in contact with the leader", s.cfg.Name)
+	}
+	return s.serveSlice(r.Context(), node, host, after, sliceWait)
+}
+
+// freshVoter tells whether a Raft server knows the present well enough to serve
+// slices.
+func (m *member) freshVoter(st consensus.Status) bool {
+	return inQuorum(st) && (st.Leader || st.LeaderAddr != "" && st.LastContact < staleVoter)
+}
+
+// serveSlice waits until host's slice is newer than after, or for wait. It
+// never answers with an older one.
+func (m *member) serveSlice(ctx context.Context, node *consensus.Node, host string, after uint64, wait time.Duration) (topology.Slice, error) {
+	timeout := time.NewTimer(wait)
+	defer timeout.Stop()
+	for {
+		state := node.State()
+		st := node.Status()
+		sl := state.Slice(host)
+		sl.Term = st.Term
+		if sl.Index > after {
+			return sl, nil
+		}
+		select {
+		case <-ctx.Done():
+			return sl, ctx.Err()
+		case <-timeout.C:
+			if sl.Index < after || !m.freshVoter(node.Status()) {
+				return sl, api.Errorf(api.CodeNoLeader, "read slice at %s: it has fallen behind", m.cfg.Name)
+			}
+			return sl, nil
+		case <-node.Changed(state.Revision()):
+		case <-node.Leadership():
+			if !m.freshVoter(node.Status()) {
+				return sl, api.Errorf(api.CodeNoLeader, "read slice at %s: it lost contact with the leader", m.cfg.Name)
+			}
+		}
+	}
+}
+
+// postVoter starts or ends this host's Raft server at the leader's wish.
+func (s *server) postVoter(r *http.Request, body []byte) (any, error) {
+	var req api.VoterRequest
+	if err := decode(body, &req); err != nil {
+		return nil, err
+	}
+	c, err := callerOf(r)
+	if err != nil {
+		return nil, err
+	}
+	if !c.isAgent() {
+		return nil, api.Errorf(api.CodeDenied, "start or end a raft server: only the leader may")
+	}
+	if !req.Run {
+		return nil, s.raft.end(r.Context())
+	}
+	if s.cfg.Voter == "never" {
+		return nil, api.Errorf(api.CodeRejected, "start raft server: voter is set to never on host %s", s.cfg.Name)
+	}
+	_, err = s.raft.open()
+	return nil, err
+}

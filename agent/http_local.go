@@ -1,0 +1,154 @@
+package agent
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/trust"
+)
+
+// localAPI is the API on the socket: that of the mesh this host is in, or the
+// few things that can be done without one.
+func (a *Agent) localAPI() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/version", a.outside(a.getVersion))
+	mux.HandleFunc("POST /v1/init", a.outside(a.postInit))
+	mux.HandleFunc("POST /v1/join", a.outside(a.postJoin))
+	mux.HandleFunc("/", a.outside(func(*http.Request, []byte) (any, error) {
+		return nil, api.Errorf(api.CodeNoMesh, "this host (%s) has no mesh yet: create one with ganglion init, or join one with ganglion join SEED --token T", a.cfg.Name)
+	}))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s := a.server.Load(); s != nil {
+			s.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// outside serves a request of a host without a mesh.
+func (a *Agent) outside(h answer) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(api.HeaderHost, a.cfg.Name)
+		body, err := readBody(r)
+		var v any
+		if err == nil {
+			v, err = h(r, body)
+		}
+		if err != nil {
+			api.WriteError(w, apiError(err))
+			return
+		}
+		api.WriteJSON(w, http.StatusOK, v)
+	}
+}
+
+func (a *Agent) getVersion(*http.Request, []byte) (any, error) {
+	return api.Version{Version: a.cfg.Version, Host: a.cfg.Name, Driver: a.driver.name, Pid: os.Getpid()}, nil
+}
+
+// postInit creates a mesh with this host as its first voter, and a token for
+// the next.
+func (a *Agent) postInit(r *http.Request, body []byte) (any, error) {
+	var req api.InitRequest
+	if err := decode(body, &req); err != nil {
+		return nil, err
+	}
+	if req.Name == "" {
+		req.Name = a.cfg.MeshName
+	}
+	if !nameRE.MatchString(req.Name) {
+		return nil, api.Errorf(api.CodeInvalid, "create mesh %q: want 1 to 63 of a-z, 0-9 and -, not starting with -", shorten(req.Name))
+	}
+	adm, err := a.found(req.Name)
+	if err != nil {
+		return nil, err
+	}
+	s, err := a.become(r.Context(), adm)
+	if err != nil {
+		return nil, err
+	}
+	token, err := s.firstToken(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	return api.InitResponse{MeshID: adm.id.Peer().MeshID, Name: req.Name, Seed: s.addr, Token: token}, nil
+}
+
+// postJoin enrols this host.
+func (a *Agent) postJoin(r *http.Request, body []byte) (any, error) {
+	var req api.JoinRequest
+	if err := decode(body, &req); err != nil {
+		return nil, err
+	}
+	if len(req.Seeds) == 0 {
+		return nil, api.Errorf(api.CodeInvalid, "join: no seed was named; want ganglion join HOST[:PORT] --token T")
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), joinPatience)
+	defer cancel()
+	adm, err := a.join(ctx, req.Seeds, req.Token)
+	if err != nil {
+		return nil, err
+	}
+	s, err := a.become(r.Context(), adm)
+	if err != nil {
+		return nil, err
+	}
+	return api.JoinResponse{MeshID: adm.id.Peer().MeshID, Name: s.meshName(), Host: a.cfg.Name}, nil
+}
+
+// joinPatience bounds one join by hand. (With seeds in the configuration it is
+// tried for ever.)
+const joinPatience = 30 * time.Second
+
+// become hands an identity to the agent's life and waits until it is a member.
+func (a *Agent) become(ctx context.Context, adm admission) (*server, error) {
+	adm.done = make(chan error, 1)
+	select {
+	case a.admit <- adm:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(5 * time.Second):
+		return nil, api.Errorf(api.CodeRejected, "this host is being made a member of a mesh already; look with ganglion mesh")
+	}
+	if err := <-adm.done; err != nil {
+		return nil, err
+	}
+	for {
+		if s := a.server.Load(); s != nil {
+			return s, nil
+		}
+		if !sleep(ctx, 5*time.Millisecond) {
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// firstToken makes the token that init prints, once the new mesh can commit.
+func (s *server) firstToken(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		node := s.raft.node()
+		if node != nil && s.leader.leading() && node.State().MeshID() != "" {
+			break
+		}
+		if !sleep(ctx, 20*time.Millisecond) {
+			return "", api.Errorf(api.CodeUnknown, "create mesh: the first voter has not elected itself in time; look with ganglion mesh")
+		}
+	}
+	t, err := trust.NewToken(s.id.Credentials().CAPEM, trust.RoleAgent)
+	if err != nil {
+		return "", err
+	}
+	put := topology.PutToken{ID: t.ID, Role: t.Role, Hash: t.Hash()}
+	res, err := s.raft.node().Apply(ctx, topology.Command{PutToken: &put})
+	if err == nil && res.Err != nil {
+		err = res.Err
+	}
+	return t.String(), err
+}

@@ -1,0 +1,173 @@
+package agent
+
+import (
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/gossip"
+	"github.com/ganglion-mesh/ganglion/trust"
+)
+
+// The roles of a host as `hosts` shows them.
+const (
+	roleLeader = "leader"
+	roleVoter  = "voter"
+	roleAgent  = "agent"
+)
+
+// getMesh answers what the mesh is and who decides in it.
+func (s *server) getMesh(r *http.Request, _ []byte) (any, error) {
+	state, err := s.settled(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	m := api.Mesh{ID: state.MeshID(), Name: state.MeshName(), Revision: state.Revision(), Voters: []string{}}
+	for _, p := range s.quorum() {
+		if p.Leader {
+			m.Leader = p.Name
+		}
+		if p.Voter {
+			m.Voters = append(m.Voters, p.Name)
+		}
+	}
+	return m, nil
+}
+
+// getPeers lists the Raft side of the mesh.
+func (s *server) getPeers(r *http.Request, _ []byte) (any, error) {
+	if _, err := s.settled(r.Context()); err != nil {
+		return nil, err
+	}
+	return s.quorum(), nil
+}
+
+// quorum lists the Raft servers by the names of their hosts.
+func (s *server) quorum() []api.Peer {
+	node := s.raft.node()
+	if node == nil {
+		return []api.Peer{}
+	}
+	hostOf := map[string]string{}
+	for _, m := range s.pool.Members() {
+		if id := m.Tags[tagRaftID]; id != "" {
+			hostOf[id] = m.Name
+		}
+	}
+	hostOf[node.ServerID()] = s.cfg.Name
+	out := []api.Peer{}
+	for _, p := range node.Status().Peers {
+		name := hostOf[p.ID]
+		if name == "" {
+			name = p.ID // gossip has forgotten its host
+		}
+		out = append(out, api.Peer{Name: name, Addr: p.Addr, Voter: p.Voter, Leader: p.Leader, Healthy: p.Healthy})
+	}
+	return out
+}
+
+// getHosts lists all hosts of the roster, and those that gossip knows besides.
+func (s *server) getHosts(r *http.Request, _ []byte) (any, error) {
+	state, err := s.settled(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	roles := map[string]string{}
+	for _, p := range s.quorum() {
+		switch {
+		case p.Leader:
+			roles[p.Name] = roleLeader
+		case p.Voter:
+			roles[p.Name] = roleVoter
+		}
+	}
+	members := byName(s.pool.Members())
+	out := []api.Host{}
+	for _, h := range state.Hosts() {
+		out = append(out, s.hostLine(state, h, members[h.Name], roles[h.Name], now))
+	}
+	return out, nil
+}
+
+func (s *server) hostLine(state *topology.State, h topology.Host, m gossip.Member, role string, now time.Time) api.Host {
+	line := api.Host{
+		Name: h.Name, Addr: m.Addr, Status: string(m.Status), Drain: h.Drain, Role: role,
+		Labels: map[string]string{}, Copies: len(state.PlacementsOn(h.Name)), Vitals: s.vitalsOf(h.Name),
+	}
+	if role == "" {
+		line.Role = roleAgent
+	}
+	if m.Name == "" {
+		line.Status = string(gossip.StatusFailed)
+	}
+	r, age, ok := s.obs.last(h.Name, now)
+	switch {
+	case ok && r.HostID != h.ID:
+		line.Note = "another host reports under this name"
+	case ok && r.Labels != nil:
+		line.Labels = r.Labels
+	}
+	if m.Status == gossip.StatusAlive && (!ok || age > missedReport) {
+		line.Note = "gossips, but does not report to the leader"
+	}
+	return line
+}
+
+func (s *server) vitalsOf(host string) api.Vitals {
+	v, age, ok := s.pool.Vitals(host)
+	if !ok {
+		return api.Vitals{AgeMS: -1}
+	}
+	known := func(f float64) float64 { return max(f, 0) }
+	return api.Vitals{
+		CPU: known(v.CPU), Memory: known(v.Memory), Disk: known(v.Disk), Pressure: known(v.Pressure),
+		AgeMS: age.Milliseconds(),
+	}
+}
+
+// postDrain starts or ends the emptying of a host.
+func (s *server) postDrain(r *http.Request, _ []byte) (any, error) {
+	drain := topology.DrainDraining
+	if r.URL.Path == "/v1/hosts/"+r.PathValue("host")+"/undrain" {
+		drain = topology.DrainNone
+	}
+	res, err := s.commit(r, topology.Command{SetDrain: &topology.SetDrain{Host: r.PathValue("host"), Drain: drain}})
+	return api.ApplyResponse{Revision: res.Revision}, err
+}
+
+// postToken makes a join token. The mesh keeps only the hash of its secret.
+func (s *server) postToken(r *http.Request, body []byte) (any, error) {
+	req := api.TokenRequest{Role: trust.RoleAgent}
+	if len(body) > 0 {
+		if err := decode(body, &req); err != nil {
+			return nil, err
+		}
+	}
+	if req.Role == "" {
+		req.Role = trust.RoleAgent
+	}
+	if req.Role != trust.RoleAgent {
+		return nil, api.Errorf(api.CodeNotYet, "create token for role %q: not yet; this version makes tokens for the role %s alone", req.Role, trust.RoleAgent)
+	}
+	state, err := s.settled(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	t, err := trust.NewToken(state.Trust().CACert, req.Role)
+	if err != nil {
+		return nil, err
+	}
+	put := topology.PutToken{ID: t.ID, Role: t.Role, Hash: t.Hash()}
+	if _, err := s.commit(r, topology.Command{PutToken: &put}); err != nil {
+		return nil, err
+	}
+	return api.Token{Token: t.String(), Role: t.Role}, nil
+}
+
+// getVersion tells what this agent is.
+func (s *server) getVersion(*http.Request, []byte) (any, error) {
+	return api.Version{Version: s.cfg.Version, Host: s.cfg.Name, Mesh: s.meshName(), Driver: s.driverName, Pid: os.Getpid()}, nil
+}

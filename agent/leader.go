@@ -1,0 +1,174 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/consensus"
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/gossip"
+)
+
+// leaderTick is how often a leader looks again when nothing has changed: ages
+// and deadlines pass without an event.
+const leaderTick = 500 * time.Millisecond
+
+// leaderLoop is the leader's work on a host with a Raft server: observe,
+// decide, propose. It decides nothing itself; topology.Decide does.
+type leaderLoop struct {
+	raft    *raftSlot
+	obs     *observatory
+	pool    *gossip.Pool
+	voters  *voterKeeper
+	teller  *teller
+	log     *slog.Logger
+	last    atomic.Pointer[topology.Decision] // of the present term, for status
+	gate    gate
+	current atomic.Uint64 // term in which this host leads and has passed its barrier; 0: none
+}
+
+// run works whenever this host leads, until ctx ends.
+func (l *leaderLoop) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		node := l.raft.node()
+		if node == nil {
+			if !sleep(ctx, leaderTick) {
+				return nil
+			}
+			l.obs.members(l.pool.Members(), time.Now())
+			continue
+		}
+		if st := node.Status(); st.Leader {
+			l.lead(ctx, node, st.Term)
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-node.Leadership():
+		case <-time.After(leaderTick):
+			l.obs.members(l.pool.Members(), time.Now())
+		}
+	}
+	return nil
+}
+
+// lead works for one term of office.
+func (l *leaderLoop) lead(ctx context.Context, node *consensus.Node, term uint64) {
+	bctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	err := node.Barrier(bctx)
+	cancel()
+	if err != nil {
+		if !errors.As(err, new(*consensus.NotLeaderError)) {
+			l.log.Debug("take office", "term", term, "error", err)
+		}
+		sleep(ctx, 50*time.Millisecond)
+		return
+	}
+	l.obs.takeOffice(time.Now())
+	l.gate = gate{}
+	l.current.Store(term)
+	defer l.current.Store(0)
+	l.teller.elected(term, node.State().Revision())
+	l.log.Info("leading", "term", term)
+	for ctx.Err() == nil {
+		st := node.Status()
+		if !st.Leader || st.Term != term {
+			l.teller.lost(term)
+			l.log.Info("no longer leading", "term", term)
+			return
+		}
+		gossiped, reported := l.pool.Changed(), l.obs.news()
+		state := node.State()
+		index := state.Revision()
+		wake := l.step(ctx, node, state)
+		l.voters.tend(ctx, node)
+		l.wait(ctx, node, index, gossiped, reported, wake)
+	}
+}
+
+// step decides once and proposes what was decided. A command that is rejected
+// was decided on a state that has moved on: the next step decides afresh.
+func (l *leaderLoop) step(ctx context.Context, node *consensus.Node, state *topology.State) time.Duration {
+	now := time.Now()
+	members := l.pool.Members()
+	l.teller.members(members, state)
+	obs := l.obs.observe(state.Hosts(), members, now)
+	obs.GateShut, obs.CalmFor = l.gate.shut, l.gate.calmFor(now)
+	d := topology.Decide(state, obs)
+	l.gate.update(d, now)
+	l.last.Store(&d)
+	for _, cmd := range d.Commands {
+		actx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		res, err := node.Apply(actx, cmd)
+		cancel()
+		if err != nil {
+			l.log.Debug("propose", "error", err)
+			return leaderTick
+		}
+		if res.Err != nil {
+			l.log.Debug("decision overtaken", "why", res.Err)
+			return 0
+		}
+		l.teller.command(cmd, state, d, res.Revision)
+	}
+	l.teller.decision(d, state.Revision())
+	if d.Wake > 0 && d.Wake < leaderTick {
+		return d.Wake
+	}
+	return leaderTick
+}
+
+// wait blocks until there is something new to decide on, or wake has passed.
+func (l *leaderLoop) wait(ctx context.Context, node *consensus.Node, index uint64, gossiped, reported <-chan struct{}, wake time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-node.Changed(index):
+	case <-node.Leadership():
+	case <-reported:
+	case <-gossiped:
+	case <-time.After(wake):
+	}
+}
+
+// leading tells whether this host leads and has passed its barrier, so that
+// its observations are of use.
+func (l *leaderLoop) leading() bool { return l.current.Load() != 0 }
+
+// gate remembers between decisions what one observation cannot tell: that the
+// population gate was shut, and for how long it could have opened (S9).
+type gate struct {
+	shut bool
+	calm time.Time // since when decisions have said calm; zero: the last did not
+}
+
+func (g *gate) calmFor(now time.Time) time.Duration {
+	if g.calm.IsZero() {
+		return 0
+	}
+	return now.Sub(g.calm)
+}
+
+func (g *gate) update(d topology.Decision, now time.Time) {
+	g.shut = d.GateShut
+	switch {
+	case !d.Calm:
+		g.calm = time.Time{}
+	case g.calm.IsZero():
+		g.calm = now
+	}
+}
+
+// sleep waits for d or the end of ctx, and tells whether it was d.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

@@ -1,0 +1,72 @@
+package agent
+
+import (
+	"sync"
+
+	"github.com/ganglion-mesh/ganglion/gossip"
+)
+
+// The tags by which hosts tell each other, over gossip, how they are reached.
+const (
+	tagHostID  = "id"   // made at enrolment
+	tagMesh    = "api"  // mesh port, host:port
+	tagRaftID  = "raft" // id of the host's Raft server, while it runs one
+	tagNATS    = "nats" // client URL of an embedded server
+	tagCluster = "natsc"
+)
+
+// compass knows where the leader is likely to be. It is a hint: who is asked
+// and is not the leader says so, and the asker looks again.
+type compass struct {
+	mu   sync.Mutex
+	last string // mesh address that last answered as leader
+}
+
+func (c *compass) set(addr string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = addr
+}
+
+// wrong takes back a hint that proved false.
+func (c *compass) wrong(addr string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.last == addr {
+		c.last = ""
+	}
+}
+
+// guess returns mesh addresses to ask for the leader, the likeliest first: the
+// one that last answered, then those with a Raft server that gossip calls
+// alive.
+func (c *compass) guess(members []gossip.Member, self string) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []string
+	if c.last != "" && c.last != self {
+		out = append(out, c.last)
+	}
+	for _, m := range members {
+		addr := m.Tags[tagMesh]
+		if m.Tags[tagRaftID] != "" && m.Status == gossip.StatusAlive && addr != self && addr != c.last {
+			out = append(out, addr)
+		}
+	}
+	return out
+}
+
+// leaderAddrs lists who to ask: the leader if this host's Raft server knows
+// it, else what the compass guesses.
+func (m *member) leaderAddrs() []string {
+	if node := m.raft.node(); node != nil {
+		st := node.Status()
+		if st.LeaderAddr != "" && st.LeaderAddr != m.addr {
+			return []string{st.LeaderAddr}
+		}
+		if inQuorum(st) {
+			return nil // an election is on
+		}
+	}
+	return m.compass.guess(m.pool.Members(), m.addr)
+}

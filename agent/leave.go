@@ -1,0 +1,128 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/events"
+	"github.com/ganglion-mesh/ganglion/gossip"
+)
+
+// leaveDeadline bounds the emptying of a host that leaves.
+const leaveDeadline = 10 * time.Minute
+
+// postLeave empties this host, takes it out of the quorum and off the roster,
+// and ends its membership. The agent forgets the identity when the answer is
+// out.
+func (s *server) postLeave(r *http.Request, _ []byte) (any, error) {
+	if c, err := callerOf(r); err != nil || !c.local {
+		return nil, api.Errorf(api.CodeDenied, "leave: only through the host's own socket; use ganglion drain from afar")
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), leaveDeadline)
+	defer cancel()
+	last, err := s.isLastHost(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !last {
+		if err := s.withdraw(ctx); err != nil {
+			return nil, err
+		}
+	} else if n := len(s.copies.Reports()); n > 0 {
+		return nil, api.Errorf(api.CodeRejected, "leave: this is the last host of mesh %s and %d copies run on it; delete the apps first (ganglion status)", s.meshName(), n)
+	}
+	if err := s.pool.Leave(ctx); err != nil {
+		s.log.Warn("leave gossip", "error", err)
+	}
+	close(s.leaving)
+	return api.Version{Host: s.cfg.Name}, nil
+}
+
+func (s *server) isLastHost(ctx context.Context) (bool, error) {
+	var hosts []api.Host
+	err := s.links.client(s.addr).Get(ctx, "/v1/hosts", nil, &hosts)
+	return len(hosts) == 1, err
+}
+
+// withdraw drains this host, then asks the leader to retire it.
+func (s *server) withdraw(ctx context.Context) error {
+	me := s.links.client(s.addr)
+	base := "/v1/hosts/" + s.cfg.Name
+	if err := me.Post(ctx, base+"/drain", nil, nil, nil); err != nil {
+		return err
+	}
+	for s.busy() {
+		if !sleep(ctx, 100*time.Millisecond) {
+			return fmt.Errorf("leave: host %s is not empty after %s: some copies have no other host (ganglion status); it is still draining", s.cfg.Name, leaveDeadline)
+		}
+	}
+	for {
+		err := me.Post(ctx, base+"/retire", nil, nil, nil)
+		if api.CodeOf(err) != api.CodeRejected || err == nil {
+			return err
+		}
+		if !sleep(ctx, 200*time.Millisecond) {
+			return err
+		}
+	}
+}
+
+// busy tells whether copies are placed here or still run here.
+func (s *server) busy() bool {
+	sl := s.slices.slice()
+	return sl.Drain == topology.DrainNone || len(sl.Assignments) > 0 || len(s.copies.Reports()) > 0
+}
+
+// postRetire takes a drained host off the roster, at its own wish, once it is
+// out of the quorum. The leader cannot retire itself: it hands over first.
+func (s *server) postRetire(r *http.Request, _ []byte) (any, error) {
+	name := r.PathValue("host")
+	c, err := callerOf(r)
+	if err != nil {
+		return nil, err
+	}
+	if !c.isAgent() {
+		return nil, api.Errorf(api.CodeDenied, "retire host %s: only its own agent may", name)
+	}
+	state, err := s.settled(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	h, ok := state.Host(name)
+	if !ok {
+		return nil, nil
+	}
+	if h.Drain != topology.DrainDrained {
+		return nil, api.Errorf(api.CodeRejected, "retire host %s: it is not drained", name)
+	}
+	if name == s.cfg.Name {
+		if err := s.raft.node().Transfer(r.Context()); err != nil {
+			return nil, err
+		}
+		return nil, api.Errorf(api.CodeRejected, "retire host %s: it led; another leads now", name)
+	}
+	for _, p := range s.quorum() {
+		if p.Name == name {
+			return nil, api.Errorf(api.CodeRejected, "retire host %s: it is still in the quorum", name)
+		}
+	}
+	res, err := s.commit(r, topology.Command{RemoveHost: &topology.RemoveHost{Name: name, ID: h.ID}})
+	if err != nil {
+		return nil, err
+	}
+	s.obs.forget(name)
+	s.teller.emit(events.New(events.HostSubject(name), events.HostLeft{Reason: "it asked to"}).With("", res.Revision))
+	return nil, nil
+}
+
+// rejoinHint is what a host without company is told in its log.
+func rejoinHint(p *gossip.Pool) string {
+	if joined, err := p.JoinState(); !joined && err != nil {
+		return err.Error()
+	}
+	return ""
+}

@@ -1,0 +1,79 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/gossip"
+	"github.com/ganglion-mesh/ganglion/trust"
+)
+
+// Network is how the mesh port is opened and reached. Tests replace it to run
+// whole meshes in virtual time.
+type Network interface {
+	// Listen opens a TCP address of this host; port 0 is any free one.
+	Listen(addr string) (net.Listener, error)
+	// Dial connects to the mesh port of another host.
+	Dial(ctx context.Context, addr string) (net.Conn, error)
+}
+
+// GossipTransport is what gossip runs over in such tests.
+type GossipTransport = gossip.Transport
+
+// tcp is the Network of a real host.
+type tcp struct{}
+
+func (tcp) Listen(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
+
+func (tcp) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: 5 * time.Second}
+	return d.DialContext(ctx, "tcp", addr)
+}
+
+// links reaches the mesh ports of other hosts with this host's identity. It is
+// safe for concurrent use; connections are kept and shared.
+type links struct {
+	id   *trust.Identity
+	net  Network
+	http *http.Transport
+}
+
+func newLinks(id *trust.Identity, network Network) *links {
+	l := &links{id: id, net: network, http: id.HTTPTransport()}
+	l.http.DialTLSContext = func(ctx context.Context, _, addr string) (net.Conn, error) {
+		return l.dial(ctx, addr, trust.ALPNH2)
+	}
+	// A peer that stopped answering must not hold requests until TCP gives up.
+	l.http.ResponseHeaderTimeout = 45 * time.Second
+	l.http.IdleConnTimeout = 2 * time.Minute
+	l.http.HTTP2 = &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second}
+	return l
+}
+
+// dial opens a connection to the mesh port at addr that speaks proto, checked
+// to be a member of this mesh.
+func (l *links) dial(ctx context.Context, addr, proto string) (net.Conn, error) {
+	conn, err := l.net.Dial(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	tc := tls.Client(conn, l.id.ClientTLS(proto))
+	if err := tc.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return tc, nil
+}
+
+// client returns a client of the agent whose mesh port is at addr.
+func (l *links) client(addr string) *api.Client {
+	return api.New("https://"+addr, l.http, addr)
+}
+
+func (l *links) close() { l.http.CloseIdleConnections() }

@@ -1,0 +1,193 @@
+package agent
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/gossip"
+	"github.com/ganglion-mesh/ganglion/workload"
+)
+
+const (
+	// missedReport is when a host that reports every reportEvery counts as
+	// silent.
+	missedReport = 5 * time.Second
+	// settleTime bounds how long a new leader waits for every alive host's
+	// report before it decides.
+	settleTime = 5 * time.Second
+)
+
+// observatory holds what a leader knows besides the log: the last report of
+// each host and since when gossip has called it down. It is kept on every
+// voter, so that a new leader knows since when a host is gone; reports reach
+// only the leader. It is safe for concurrent use.
+type observatory struct {
+	mu      sync.Mutex
+	reports map[string]received
+	down    map[string]time.Time
+	since   time.Time     // when this host took office
+	seen    uint64        // counts reports
+	fresh   chan struct{} // closed at the next report
+}
+
+type received struct {
+	api.Report
+	at time.Time
+}
+
+func newObservatory() *observatory {
+	return &observatory{
+		reports: map[string]received{},
+		down:    map[string]time.Time{},
+		fresh:   make(chan struct{}),
+	}
+}
+
+// takeOffice forgets reports made to earlier leaders and starts the time that
+// hosts have to report.
+func (o *observatory) takeOffice(now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	clear(o.reports)
+	o.since = now
+}
+
+// report stores r. A report older than the one held, of the same agent life, is
+// dropped.
+func (o *observatory) report(r api.Report, now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	last, ok := o.reports[r.Host]
+	if ok && last.Boot == r.Boot && last.Seq >= r.Seq {
+		return
+	}
+	o.reports[r.Host] = received{Report: r, at: now}
+	if !ok || !sameReport(last.Report, r) {
+		o.seen++
+		close(o.fresh)
+		o.fresh = make(chan struct{})
+	}
+}
+
+// sameReport tells whether b says nothing that a did not, ages aside.
+func sameReport(a, b api.Report) bool {
+	return a.Boot == b.Boot && maps.Equal(a.Labels, b.Labels) && slices.Equal(a.PortsTaken, b.PortsTaken) &&
+		slices.EqualFunc(a.Copies, b.Copies, func(x, y api.CopyReport) bool {
+			x.ReadyMS, x.AgeMS, y.ReadyMS, y.AgeMS = 0, 0, 0, 0
+			x.Since, y.Since = nil, nil
+			return x == y
+		})
+}
+
+// forget drops what is known of a host that left the roster.
+func (o *observatory) forget(host string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.reports, host)
+	delete(o.down, host)
+}
+
+// news returns a channel that is closed at the next report that says something
+// new.
+func (o *observatory) news() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.fresh
+}
+
+// version counts the reports that said something new.
+func (o *observatory) version() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.seen
+}
+
+// last returns the last report of host, and its age.
+func (o *observatory) last(host string, now time.Time) (api.Report, time.Duration, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	r, ok := o.reports[host]
+	return r.Report, now.Sub(r.at), ok
+}
+
+// members notes since when gossip has called each host down.
+func (o *observatory) members(members []gossip.Member, now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, m := range members {
+		if m.Status == gossip.StatusAlive {
+			delete(o.down, m.Name)
+		} else if _, ok := o.down[m.Name]; !ok {
+			o.down[m.Name] = now
+		}
+	}
+}
+
+// observe puts reports and gossip together for topology.Decide.
+func (o *observatory) observe(hosts []topology.Host, members []gossip.Member, now time.Time) topology.Observations {
+	o.members(members, now)
+	byName := make(map[string]gossip.Member, len(members))
+	for _, m := range members {
+		byName[m.Name] = m
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	obs := topology.Observations{Hosts: make(map[string]topology.HostObs, len(hosts)), Settled: true}
+	for _, h := range hosts {
+		ho := o.hostObs(h, byName[h.Name], now)
+		if ho.Alive && !ho.Reported && now.Sub(o.since) < settleTime {
+			obs.Settled = false
+		}
+		obs.Hosts[h.Name] = ho
+	}
+	return obs
+}
+
+func (o *observatory) hostObs(h topology.Host, m gossip.Member, now time.Time) topology.HostObs {
+	ho := topology.HostObs{
+		Alive:     m.Status == gossip.StatusAlive,
+		Left:      m.Status == gossip.StatusLeft,
+		ReportAge: now.Sub(o.since),
+	}
+	if at, ok := o.down[h.Name]; ok {
+		ho.DownFor = now.Sub(at)
+	}
+	if m.Name == "" { // gossip does not know it (any more): down since office was taken
+		ho.DownFor = now.Sub(o.since)
+	}
+	r, ok := o.reports[h.Name]
+	if !ok || r.HostID != h.ID {
+		return ho
+	}
+	age := now.Sub(r.at)
+	ho.Reported, ho.ReportAge = true, age
+	ho.Labels, ho.CPU, ho.Memory = r.Labels, r.CPU, r.Memory
+	ho.PortMin, ho.PortMax, ho.Ports, ho.CanUser = r.PortMin, r.PortMax, r.PortsTaken, r.CanUser
+	ho.Copies = make(map[topology.CopyKey]topology.CopyObs, len(r.Copies))
+	for _, c := range r.Copies {
+		if id, err := workload.ParseCopyID(c.ID); err == nil {
+			ho.Copies[topology.CopyKey{App: id.App, N: id.N}] = copyObs(c, age)
+		}
+	}
+	return ho
+}
+
+// copyObs translates a copy's report; its ages have grown by the report's own.
+func copyObs(c api.CopyReport, age time.Duration) topology.CopyObs {
+	co := topology.CopyObs{
+		Version: c.Version, Generation: c.Generation, State: c.State, Ready: c.Ready,
+		Age: time.Duration(c.AgeMS)*time.Millisecond + age, Failed: c.Failed, Why: c.Why,
+		Pid: c.Pid, Restarts: c.Restarts,
+	}
+	if c.Since != nil {
+		co.Since = *c.Since
+	}
+	if c.Ready {
+		co.ReadyFor = time.Duration(c.ReadyMS)*time.Millisecond + age
+	}
+	return co
+}

@@ -1,0 +1,143 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/consensus"
+)
+
+// raftSlot is the place of this host's Raft server, if it has one: most hosts
+// of a large mesh do not. A server appears when the host founds a mesh or the
+// leader asks for one, and goes when it has been removed from the quorum.
+type raftSlot struct {
+	dir     string
+	addr    string
+	streams func() consensus.StreamLayer // a fresh one for each server
+	log     *slog.Logger
+
+	mu     sync.Mutex // serialises starting and ending
+	cur    atomic.Pointer[consensus.Node]
+	begin  chan *consensus.Node
+	finish chan chan error
+	onMove func() // told when a server appears or goes
+}
+
+func newRaftSlot(dir, addr string, streams func() consensus.StreamLayer, log *slog.Logger) *raftSlot {
+	return &raftSlot{dir: dir, addr: addr, streams: streams, log: log, begin: make(chan *consensus.Node, 1), finish: make(chan chan error), onMove: func() {}}
+}
+
+// node returns the Raft server of this host, nil if it has none.
+func (s *raftSlot) node() *consensus.Node { return s.cur.Load() }
+
+// found makes this host's Raft server the first of a new quorum, and opens it.
+// One that was made so already is only opened.
+func (s *raftSlot) found() (*consensus.Node, error) {
+	return s.prepare((*consensus.Node).Bootstrap)
+}
+
+// open makes this host's Raft server if it has none yet; run runs it.
+func (s *raftSlot) open() (*consensus.Node, error) {
+	return s.prepare(func(*consensus.Node) error { return nil })
+}
+
+func (s *raftSlot) prepare(first func(*consensus.Node) error) (*consensus.Node, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.cur.Load(); n != nil {
+		return n, nil
+	}
+	n, err := consensus.New(consensus.Config{Dir: s.dir, Addr: s.addr, Streams: s.streams(), Logger: s.log})
+	if err != nil {
+		return nil, fmt.Errorf("open raft: %w", err)
+	}
+	if err := first(n); err != nil && !errors.Is(err, consensus.ErrBootstrapped) {
+		return nil, errors.Join(fmt.Errorf("open raft: %w", err), n.Close())
+	}
+	s.cur.Store(n)
+	s.begin <- n
+	return n, nil
+}
+
+// reopen opens the server if an earlier life of the agent had one.
+func (s *raftSlot) reopen() error {
+	exists, err := consensus.Exists(s.dir)
+	if exists {
+		_, err = s.open()
+	}
+	return err
+}
+
+// run runs the servers that open makes, one after the other, until ctx ends.
+func (s *raftSlot) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case n := <-s.begin:
+			s.onMove()
+			ended, err := s.runOne(ctx, n)
+			if !ended {
+				return err
+			}
+			s.onMove()
+		}
+	}
+}
+
+// runOne runs n until ctx ends, n cannot go on, or the leader wants it gone.
+// Then its log is wiped: a host outside the quorum has none.
+func (s *raftSlot) runOne(ctx context.Context, n *consensus.Node) (ended bool, err error) {
+	nctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- n.Run(nctx) }()
+	select {
+	case err := <-done:
+		return false, err
+	case reply := <-s.finish:
+		cancel()
+		err := <-done
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.cur.Store(nil)
+		s.log.Info("raft server ended: it is in no quorum; its log is wiped")
+		err = errors.Join(err, consensus.Wipe(s.dir))
+		reply <- err
+		return err == nil, err
+	}
+}
+
+// end ends this host's Raft server, if it has one, and wipes its log. A server
+// that still counts in a quorum is left alone.
+func (s *raftSlot) end(ctx context.Context) error {
+	n := s.node()
+	if n == nil {
+		return nil
+	}
+	if st := n.Status(); inQuorum(st) && st.LastContact < 10*time.Second {
+		return errors.New("end raft server: it is still in the quorum")
+	}
+	reply := make(chan error, 1)
+	select {
+	case s.finish <- reply:
+		return <-reply
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// inQuorum tells whether a server counts in the quorum it knows of.
+func inQuorum(st consensus.Status) bool {
+	for _, p := range st.Peers {
+		if p.ID == st.ID {
+			return !st.Removed
+		}
+	}
+	return false
+}

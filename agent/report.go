@@ -1,0 +1,95 @@
+package agent
+
+import (
+	"context"
+	"runtime"
+	"time"
+
+	"github.com/shirou/gopsutil/v3/mem"
+
+	"github.com/ganglion-mesh/ganglion/agent/api"
+)
+
+const (
+	// reportEvery is how often a host reports when nothing changes; missedReport
+	// is five of them.
+	reportEvery = time.Second
+	// reportCoalesce lets changes that come together travel together.
+	reportCoalesce = 15 * time.Millisecond
+)
+
+// reporter tells the leader how this host and its copies are: at once when
+// something changes, and every second. What it sends is complete, so a lost
+// report loses nothing.
+type reporter struct {
+	*member
+	seq    uint64
+	memory int64
+	news   chan struct{} // the leader has a newer slice for this host
+}
+
+func newReporter(m *member) *reporter {
+	r := &reporter{member: m, news: make(chan struct{}, 1)}
+	if vm, err := mem.VirtualMemory(); err == nil {
+		r.memory = int64(vm.Total)
+	}
+	return r
+}
+
+// run reports until ctx ends.
+func (r *reporter) run(ctx context.Context) error {
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		changed := r.copies.Changed()
+		r.send(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-changed:
+			if !sleep(ctx, reportCoalesce) {
+				return nil
+			}
+		}
+	}
+}
+
+// send delivers one report to whoever leads. Without a leader it is dropped:
+// the next one says the same.
+func (r *reporter) send(ctx context.Context) {
+	r.seq++
+	rep := r.report()
+	if r.leader.leading() {
+		r.obs.report(rep, time.Now())
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for _, addr := range r.leaderAddrs() {
+		err := r.links.client(addr).Post(ctx, "/v1/report", nil, rep, nil)
+		if err == nil {
+			r.compass.set(addr)
+			return
+		}
+		r.compass.wrong(addr)
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+func (r *reporter) report() api.Report {
+	rep := api.Report{
+		Host: r.cfg.Name, HostID: r.hostID(), Seq: r.seq, Boot: r.boot,
+		SliceIndex: r.slices.index(), Addr: r.cfg.Advertise, Labels: r.cfg.Labels,
+		CPU: float64(runtime.NumCPU()), Memory: r.memory,
+		PortMin: r.cfg.PortRange[0], PortMax: r.cfg.PortRange[1],
+		CanUser: r.canUser, Voter: r.cfg.Voter,
+	}
+	for _, c := range r.copies.Reports() {
+		rep.PortsTaken = append(rep.PortsTaken, c.PortTaken...)
+		rep.Copies = append(rep.Copies, copyReport(c))
+	}
+	return rep
+}

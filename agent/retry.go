@@ -1,0 +1,25 @@
+package agent
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	backoffMin = 50 * time.Millisecond
+	backoffMax = 5 * time.Second
+)
+
+// backoff paces retries of one loop with full jitter, so that a mesh that lost
+// its leader does not come back as a herd. The zero value is ready.
+type backoff struct{ ceiling time.Duration }
+
+func (b *backoff) reset() { b.ceiling = 0 }
+
+// wait sleeps a random part of a ceiling that doubles, and tells whether ctx
+// has not ended.
+func (b *backoff) wait(ctx context.Context) bool {
+	b.ceiling = min(max(2*b.ceiling, backoffMin), backoffMax)
+	return sleep(ctx, backoffMin/2+rand.N(b.ceiling))
+}

@@ -1,0 +1,314 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/consensus"
+	"github.com/ganglion-mesh/ganglion/trust"
+)
+
+const (
+	// leaderPatience is how long a request waits for a leader before it is
+	// answered with no_leader: longer than an election takes.
+	leaderPatience = 8 * time.Second
+	// maxHops bounds how often a request is handed on: agent to a Raft server,
+	// that one to the leader, and once more if leadership moved meanwhile.
+	maxHops = 3
+)
+
+// caller is who sent a request: local root through the socket, a host of the
+// mesh, or an operator from afar.
+type caller struct {
+	local bool
+	peer  trust.Peer
+}
+
+// callerOf tells who sent r. Requests on the mesh port have been checked to be
+// of this mesh before their first byte was read.
+func callerOf(r *http.Request) (caller, error) {
+	if r.TLS == nil {
+		return caller{local: true}, nil
+	}
+	peer, err := trust.PeerOf(*r.TLS)
+	if err != nil {
+		return caller{}, api.Errorf(api.CodeDenied, "identify caller: %v", err)
+	}
+	return caller{peer: peer}, nil
+}
+
+// isHost tells whether the caller is the agent of the named host, the only one
+// that may speak for it.
+func (c caller) isHost(name string) bool {
+	return !c.local && c.peer.Role == trust.RoleAgent && c.peer.Host == name
+}
+
+// isAgent tells whether the caller is any agent of the mesh.
+func (c caller) isAgent() bool { return !c.local && c.peer.Role == trust.RoleAgent }
+
+// answer is what a handler returns: a value to send as JSON.
+type answer func(r *http.Request, body []byte) (any, error)
+
+// server is the API of a member, on the mesh port and on the socket.
+type server struct {
+	*member
+	mux *http.ServeMux
+}
+
+func newServer(m *member) *server {
+	s := &server{member: m, mux: http.NewServeMux()}
+	s.routes()
+	return s
+}
+
+func (s *server) routes() {
+	s.mux.HandleFunc("GET /v1/mesh", s.atLeader(s.getMesh))
+	s.mux.HandleFunc("GET /v1/hosts", s.atLeader(s.getHosts))
+	s.mux.HandleFunc("GET /v1/peers", s.atLeader(s.getPeers))
+	s.mux.HandleFunc("GET /v1/status", s.atLeader(s.getStatus))
+	s.mux.HandleFunc("GET /v1/endpoints/{app}", s.atLeader(s.getEndpoints))
+	s.mux.HandleFunc("POST /v1/apply", s.atLeader(s.postApply))
+	s.mux.HandleFunc("POST /v1/plan", s.atLeader(s.postPlan))
+	s.mux.HandleFunc("DELETE /v1/apps/{app}", s.atLeader(s.deleteApp))
+	s.mux.HandleFunc("POST /v1/apps/{app}/{verb}", s.atLeader(s.postAppVerb))
+	s.mux.HandleFunc("POST /v1/hosts/{host}/drain", s.atLeader(s.postDrain))
+	s.mux.HandleFunc("POST /v1/hosts/{host}/undrain", s.atLeader(s.postDrain))
+	s.mux.HandleFunc("POST /v1/hosts/{host}/retire", s.atLeader(s.postRetire))
+	s.mux.HandleFunc("POST /v1/tokens", s.atLeader(s.postToken))
+	s.mux.HandleFunc("POST /v1/enrol", s.atLeader(s.postEnrol))
+
+	s.mux.HandleFunc("GET /v1/version", s.here(s.getVersion))
+	s.mux.HandleFunc("GET /v1/nats", s.here(s.getNATS))
+	s.mux.HandleFunc("POST /v1/leave", s.here(s.postLeave))
+	s.mux.HandleFunc("GET /v1/local/status", s.here(s.getLocalStatus))
+	s.mux.HandleFunc("POST /v1/local/apps/{app}/{verb}", s.here(s.postLocalVerb))
+
+	s.mux.HandleFunc("GET /v1/events", s.getEvents)
+	s.mux.HandleFunc("GET /v1/local/events", s.getLocalEvents)
+	s.mux.HandleFunc("GET /v1/logs/{app}", s.getLogs)
+	s.mux.HandleFunc("GET /v1/local/logs/{app}/{n}", s.getLocalLogs)
+
+	s.mux.HandleFunc("POST /v1/report", s.here(s.postReport))
+	s.mux.HandleFunc("GET /v1/slice", s.here(s.getSlice))
+	s.mux.HandleFunc("POST /v1/voter", s.here(s.postVoter))
+}
+
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set(api.HeaderHost, s.cfg.Name)
+	s.mux.ServeHTTP(w, r)
+}
+
+// here serves a request that any agent answers by itself.
+func (s *server) here(h answer) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := readBody(r)
+		if err != nil {
+			api.WriteError(w, err)
+			return
+		}
+		v, err := h(r, body)
+		s.respond(w, r, v, err)
+	}
+}
+
+// atLeader serves a request at the leader, wherever that is: here if this host
+// leads, else handed on. It waits for an election to end. A request that a
+// leader has begun to execute is never repeated.
+func (s *server) atLeader(h answer) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := readBody(r)
+		if err != nil {
+			api.WriteError(w, err)
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), leaderPatience)
+		defer cancel()
+		for {
+			if done := s.tryLeader(w, r, body, h); done {
+				return
+			}
+			select {
+			case <-ctx.Done():
+				api.WriteError(w, s.noLeader())
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}
+}
+
+// tryLeader answers r if a leader can be reached now.
+func (s *server) tryLeader(w http.ResponseWriter, r *http.Request, body []byte, h answer) bool {
+	if node := s.raft.node(); node != nil && node.Status().Leader {
+		v, err := h(r, body)
+		var moved *consensus.NotLeaderError
+		if errors.As(err, &moved) {
+			return false // nothing was proposed: look for the new leader
+		}
+		s.respond(w, r, v, err)
+		return true
+	}
+	hops, _ := strconv.Atoi(r.Header.Get(api.HeaderHops))
+	if hops >= maxHops {
+		api.WriteError(w, s.noLeader())
+		return true
+	}
+	for _, addr := range s.leaderAddrs() {
+		if s.handOn(w, r, body, addr, hops+1) {
+			return true
+		}
+	}
+	return false
+}
+
+// handOn sends the request to addr and passes the answer back. It reports false
+// if that agent could not be asked or knows no leader: then nothing was
+// executed.
+func (s *server) handOn(w http.ResponseWriter, r *http.Request, body []byte, addr string, hops int) bool {
+	req, err := s.outgoing(r, body, addr, hops)
+	if err != nil {
+		return false
+	}
+	resp, err := s.links.http.RoundTrip(req)
+	if err != nil {
+		s.compass.wrong(addr)
+		if r.Method == http.MethodGet || isDialError(err) {
+			return false
+		}
+		api.WriteError(w, api.Errorf(api.CodeUnknown, "%s at the leader %s: %v: it may or may not have happened; look before you try again", r.URL.Path, addr, err))
+		return true
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusServiceUnavailable {
+		s.compass.wrong(addr)
+		return false
+	}
+	s.compass.set(addr)
+	for _, k := range []string{"Content-Type", api.HeaderHost, headerCursor} {
+		if v := resp.Header.Get(k); v != "" {
+			w.Header().Set(k, v)
+		}
+	}
+	w.WriteHeader(resp.StatusCode)
+	io.Copy(w, resp.Body) //nolint:errcheck // the client has gone, or sees a short answer
+	return true
+}
+
+func (s *server) outgoing(r *http.Request, body []byte, addr string, hops int) (*http.Request, error) {
+	u := *r.URL
+	u.Scheme, u.Host = "https", addr
+	req, err := http.NewRequestWithContext(r.Context(), r.Method, u.String(), newBody(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set(api.HeaderHops, strconv.Itoa(hops))
+	if id := r.Header.Get(api.HeaderRequest); id != "" {
+		req.Header.Set(api.HeaderRequest, id)
+	}
+	return req, nil
+}
+
+func (s *server) noLeader() error {
+	return api.Errorf(api.CodeNoLeader, "find leader of mesh %s: none was elected within %s: too few voters are reachable from %s; nothing was changed, try again (ganglion peers, ganglion hosts)", s.meshName(), leaderPatience, s.cfg.Name)
+}
+
+// respond sends v or err.
+func (s *server) respond(w http.ResponseWriter, r *http.Request, v any, err error) {
+	switch {
+	case err == nil && v == nil:
+		w.WriteHeader(http.StatusNoContent)
+	case err == nil:
+		if c, ok := v.(cursored); ok {
+			w.Header().Set(headerCursor, c.cursor)
+			v = c.value
+		}
+		api.WriteJSON(w, http.StatusOK, v)
+	default:
+		err = apiError(err)
+		if api.CodeOf(err) == api.CodeInternal {
+			s.log.Log(r.Context(), slog.LevelWarn, "request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		}
+		api.WriteError(w, err)
+	}
+}
+
+// apiError sorts an error of the layers below for the one who called.
+func apiError(err error) error {
+	var already *api.Error
+	var moved *consensus.NotLeaderError
+	switch {
+	case errors.As(err, &already):
+		return err
+	case errors.As(err, &moved):
+		return api.Errorf(api.CodeNoLeader, "%v", err)
+	case errors.Is(err, consensus.ErrUnknownOutcome):
+		return api.Errorf(api.CodeUnknown, "commit change: the leader changed or lost its quorum meanwhile: it may or may not have happened; look before you try again")
+	case errors.Is(err, consensus.ErrStopped):
+		return api.Errorf(api.CodeNoLeader, "this agent is stopping; ask another host")
+	case errors.Is(err, context.DeadlineExceeded):
+		return api.Errorf(api.CodeNoLeader, "reach a majority of voters: no answer in time; nothing was changed")
+	}
+	return err
+}
+
+func readBody(r *http.Request) ([]byte, error) {
+	limit := int64(api.MaxBody)
+	if r.URL.Path == "/v1/report" {
+		limit = api.MaxReport
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
+	if err != nil {
+		return nil, api.Errorf(api.CodeInvalid, "read request: %v", err)
+	}
+	if int64(len(body)) > limit {
+		return nil, api.Errorf(api.CodeInvalid, "read request: larger than %d bytes", limit)
+	}
+	return body, nil
+}
+
+// decode reads a request body; unknown fields are refused, so that a misspelt
+// one is not silently ignored.
+func decode(body []byte, v any) error {
+	dec := json.NewDecoder(newReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return api.Errorf(api.CodeInvalid, "read request: %v", err)
+	}
+	if dec.More() {
+		return api.Errorf(api.CodeInvalid, "read request: more than one JSON value")
+	}
+	return nil
+}
+
+func isDialError(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// serveHTTP serves h on l until ctx ends, then lets open requests finish for a
+// moment.
+func serveHTTP(ctx context.Context, l net.Listener, srv *http.Server) error {
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	select {
+	case err := <-done:
+		return fmt.Errorf("serve API: %w", err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if srv.Shutdown(grace) != nil {
+		srv.Close()
+	}
+	<-done
+	return nil
+}

@@ -1,0 +1,130 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
+)
+
+const (
+	// sliceWait is how long a voter holds a blocking read before it answers
+	// that nothing changed.
+	sliceWait = 30 * time.Second
+	// staleVoter is how long a voter may have been out of contact with the
+	// leader and still serve slices.
+	staleVoter = 2 * time.Second
+)
+
+// sliceWatch keeps this host's slice: the last accepted one is on disk before
+// it is acted on, and no older one is ever accepted (S3).
+type sliceWatch struct {
+	*member
+	mu  sync.Mutex
+	cur topology.Slice
+}
+
+// restore loads the slice of the agent's last life, so that its work goes on
+// with no leader.
+func (w *sliceWatch) restore() error {
+	sl, err := w.store.loadSlice()
+	if err != nil {
+		return err
+	}
+	if sl.MeshID != w.id.Peer().MeshID {
+		return nil // none, or of another mesh
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cur = sl
+	return nil
+}
+
+func (w *sliceWatch) index() uint64 { return w.slice().Index }
+
+func (w *sliceWatch) slice() topology.Slice {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.cur
+}
+
+// run follows the slice until ctx ends: from this host's own Raft server if it
+// is in the quorum, else from a voter.
+func (w *sliceWatch) run(ctx context.Context) error {
+	var retry backoff
+	for ctx.Err() == nil {
+		sl, err := w.next(ctx)
+		if err == nil {
+			err = w.accept(sl)
+		}
+		if err == nil {
+			retry.reset()
+			continue
+		}
+		if ctx.Err() == nil {
+			w.log.Debug("watch slice", "error", err)
+		}
+		retry.wait(ctx)
+	}
+	return nil
+}
+
+// next waits for a slice newer than the present one, or some time.
+func (w *sliceWatch) next(ctx context.Context) (topology.Slice, error) {
+	after := w.index()
+	if n := w.raft.node(); n != nil && w.freshVoter(n.Status()) {
+		return w.serveSlice(ctx, n, w.cfg.Name, after, sliceWait)
+	}
+	err := errors.New("no voter is reachable")
+	for _, addr := range w.leaderAddrs() {
+		var sl topology.Slice
+		q := url.Values{"host": {w.cfg.Name}, "index": {strconv.FormatUint(after, 10)}}
+		rctx, cancel := context.WithTimeout(ctx, sliceWait+5*time.Second)
+		err = w.links.client(addr).Get(rctx, "/v1/slice", q, &sl)
+		cancel()
+		if err == nil {
+			return sl, nil
+		}
+	}
+	return topology.Slice{}, err
+}
+
+// accept makes sl the present slice if it is newer, first on disk, and hands it
+// to the copies.
+func (w *sliceWatch) accept(sl topology.Slice) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if sl.MeshID != w.id.Peer().MeshID || sl.Host != w.cfg.Name {
+		return api.Errorf(api.CodeInvalid, "accept slice: it is for host %s of mesh %s", sl.Host, sl.MeshID)
+	}
+	if older(sl, w.cur) {
+		return api.Errorf(api.CodeRejected, "accept slice: (%d, %d, %d) is older than (%d, %d, %d)", sl.Era, sl.Term, sl.Index, w.cur.Era, w.cur.Term, w.cur.Index)
+	}
+	same := sl.Era == w.cur.Era && sl.Index == w.cur.Index
+	if same && sl.Term == w.cur.Term {
+		return nil
+	}
+	if err := w.store.saveSlice(sl); err != nil {
+		return err
+	}
+	w.cur = sl
+	if !same {
+		w.copies.Set(sl)
+	}
+	return nil
+}
+
+// older tells whether a must not follow b. Only committed state is served, so
+// within an era a later state has a higher index; a lower term is a voter that
+// has missed an election and may miss more.
+func older(a, b topology.Slice) bool {
+	if a.Era != b.Era {
+		return a.Era < b.Era
+	}
+	return a.Term < b.Term || a.Index < b.Index
+}

@@ -1,0 +1,120 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
+)
+
+// store is the agent's own corner of the data directory. Each file is written
+// whole to a temporary name, flushed and renamed, so that a crash leaves the
+// old or the new one.
+type store struct {
+	dir  string
+	lock *os.File
+}
+
+// openStore makes the data directory and takes it for this process alone.
+func openStore(dir string) (*store, error) {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return nil, fmt.Errorf("make data_dir: %w", err)
+	}
+	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // copies must reach their own directories below it
+		return nil, fmt.Errorf("make data_dir: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock data_dir: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("lock data_dir %s: another agent uses it; stop that one or set another data_dir", dir)
+	}
+	return &store{dir: dir, lock: lock}, nil
+}
+
+func (s *store) close() error { return s.lock.Close() }
+
+// path returns a private directory below the data directory.
+func (s *store) path(name string) string { return filepath.Join(s.dir, name) }
+
+const (
+	fileSlice = "slice.json"
+	filePorts = "ports.json"
+	filePeers = "peers.json"
+
+	fileHostID   = "hostid.json"
+	fileFounding = "founding.json" // what a new mesh must still commit
+)
+
+// loadSlice returns the last accepted slice; the zero one if there is none.
+func (s *store) loadSlice() (topology.Slice, error) {
+	var sl topology.Slice
+	return sl, s.load(fileSlice, &sl)
+}
+
+// saveSlice makes sl the last accepted slice, durably (S3).
+func (s *store) saveSlice(sl topology.Slice) error { return s.save(fileSlice, sl) }
+
+// forgetMesh removes everything that ties this host to its mesh. The keys go
+// first: after a crash in between the host is no member.
+func (s *store) forgetMesh() error {
+	var errs []error
+	for _, name := range []string{dirIdentity, dirRaft, dirSerf, fileFounding, fileHostID, fileSlice, filePeers, dirEvents} {
+		errs = append(errs, os.RemoveAll(s.path(name)))
+	}
+	return errors.Join(append(errs, syncDir(s.dir))...)
+}
+
+func (s *store) load(name string, v any) error {
+	b, err := os.ReadFile(s.path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, v)
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", s.path(name), err)
+	}
+	return nil
+}
+
+func (s *store) save(name string, v any) (err error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	tmp := s.path(name + ".new")
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(tmp, s.path(name))
+	}
+	if err == nil {
+		err = syncDir(s.dir)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", s.path(name), err)
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

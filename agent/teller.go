@@ -1,0 +1,179 @@
+package agent
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/events"
+	"github.com/ganglion-mesh/ganglion/gossip"
+	"github.com/ganglion-mesh/ganglion/intent"
+)
+
+// teller tells, as events, what the leader decides and sees of the mesh as a
+// whole, so that each such thing is told once and not by every host. It belongs
+// to the leader's loop, but for emit and intent, which any goroutine may call.
+type teller struct {
+	emit  func(events.Draft) string
+	host  string
+	seen  map[string]gossip.Member
+	begun map[string]time.Time // when a rollout or a drain began, by what it is of
+	held  string
+	why   map[topology.CopyKey]string // reasons told for copies without a place
+}
+
+func newTeller(host string, emit func(events.Draft) string) *teller {
+	return &teller{emit: emit, host: host, begun: map[string]time.Time{}, why: map[topology.CopyKey]string{}}
+}
+
+func (t *teller) elected(term, revision uint64) {
+	t.seen = nil // what this host saw before it led was the last leader's to tell
+	t.emit(events.New(events.LeaderSubject(t.host), events.LeaderElected{Term: term}).With("", revision))
+}
+
+func (t *teller) lost(term uint64) {
+	t.emit(events.New(events.LeaderSubject(t.host), events.LeaderLost{Term: term}))
+}
+
+// members tells what has become of hosts since the last call.
+func (t *teller) members(now []gossip.Member, state *topology.State) {
+	next := byName(now)
+	for _, m := range now {
+		before, known := t.seen[m.Name]
+		if _, enrolled := state.Host(m.Name); !enrolled || t.seen == nil || known && before.Status == m.Status {
+			continue
+		}
+		var data events.Payload
+		switch {
+		case m.Status == gossip.StatusFailed:
+			data = events.HostFailed{Reason: "gossip gets no answer from it, nor does any other host that was asked"}
+		case m.Status == gossip.StatusAlive && known:
+			data = events.HostRecovered{AfterMS: m.Since.Sub(before.Since).Milliseconds()}
+		default:
+			continue // joined and left are told where they are decided
+		}
+		t.emit(events.New(events.HostSubject(m.Name), data).With("", state.Revision()))
+	}
+	t.seen = next
+}
+
+// intent tells a committed change of an intent, and the rollout it begins.
+func (t *teller) intent(c intent.Change, revision uint64) {
+	subject := events.IntentSubject(c.Name)
+	if c.Op == intent.OpRemove {
+		t.emit(events.New(subject, events.IntentRemoved{Kind: c.Kind}).With("", revision))
+		return
+	}
+	fields := make([]string, 0, len(c.Fields))
+	for _, f := range c.Fields {
+		fields = append(fields, f.Path)
+	}
+	t.emit(events.New(subject, events.IntentApplied{Kind: c.Kind, Op: c.Op, Fields: fields}).With("", revision))
+}
+
+// command tells what a committed command of the leader did. before is the state
+// it was decided on.
+func (t *teller) command(cmd topology.Command, before *topology.State, d topology.Decision, revision uint64) {
+	switch {
+	case cmd.Place != nil:
+		t.place(cmd.Place, before, d, revision)
+	case cmd.SetRollout != nil:
+		t.rollout(*cmd.SetRollout, revision)
+	case cmd.SetDrain != nil && cmd.SetDrain.Drain == topology.DrainDrained:
+		t.emit(events.New(events.HostSubject(cmd.SetDrain.Host), events.HostDrained{TookMS: t.since("drain/" + cmd.SetDrain.Host)}).With("", revision))
+	}
+}
+
+func (t *teller) place(p *topology.Place, before *topology.State, d topology.Decision, revision uint64) {
+	moves := map[topology.CopyKey]topology.Move{}
+	for _, m := range d.Moves {
+		moves[m.Copy] = m
+	}
+	put := map[topology.CopyKey]bool{}
+	rolled := map[string]string{}
+	for _, pl := range p.Put {
+		key := pl.Key()
+		put[key] = true
+		old, had := before.Placement(key)
+		move, moved := moves[key]
+		switch {
+		case moved && move.To == pl.Host:
+			t.copy(key, events.AppMoved{From: move.From, To: move.To, Reason: move.Reason}, revision)
+		case had && old.Host != pl.Host:
+			t.copy(key, events.AppMoved{From: old.Host, To: pl.Host, Reason: old.Leaving}, revision)
+		case !had:
+			t.copy(key, events.AppPlaced{Host: pl.Host, Version: pl.Version, Ports: pl.Ports, Reason: "it was wanted and had no host"}, revision)
+		}
+		delete(t.why, key)
+		if had && old.Version != pl.Version {
+			rolled[key.App] = pl.Version
+		}
+	}
+	for _, key := range p.Remove {
+		if old, had := before.Placement(key); had && !put[key] {
+			reason := old.Leaving
+			if reason == "" {
+				reason = "it is not wanted any more"
+			}
+			t.copy(key, events.AppUnplaced{Host: old.Host, Reason: reason}, revision)
+		}
+	}
+	for _, app := range sortedKeys(rolled) {
+		t.progress(app, rolled[app], before, revision)
+	}
+}
+
+func (t *teller) progress(app, version string, before *topology.State, revision uint64) {
+	updated, want := 0, 0
+	for _, p := range before.PlacementsOf(app) {
+		want++
+		if p.Version == version {
+			updated++
+		}
+	}
+	if updated == 0 {
+		a, _ := before.App(app)
+		t.begun["rollout/"+app] = time.Now()
+		t.emit(events.New(events.RolloutSubject(app), events.RolloutStarted{Version: version, Previous: a.Stable, Copies: want}).With("", revision))
+	}
+	t.emit(events.New(events.RolloutSubject(app), events.RolloutProgressed{Version: version, Updated: updated + 1, Want: want}).With("", revision))
+}
+
+func (t *teller) rollout(c topology.SetRollout, revision uint64) {
+	subject := events.RolloutSubject(c.App)
+	switch {
+	case c.Rollout.Halted:
+		t.emit(events.New(subject, events.RolloutFailed{Version: c.Rollout.Version, Reason: c.Rollout.Reason}).With("", revision))
+		t.emit(events.New(subject, events.RolloutHeld{Version: c.Rollout.Version, Reason: c.Rollout.Reason + "; apply a version that works, or this one again"}).With("", revision))
+	case c.Rollout.Done:
+		if _, begun := t.begun["rollout/"+c.App]; begun {
+			t.emit(events.New(subject, events.RolloutDone{Version: c.Rollout.Version, TookMS: t.since("rollout/" + c.App)}).With("", revision))
+		}
+	}
+}
+
+// decision tells what could not be done: copies with no place, each reason
+// once, and a shut gate.
+func (t *teller) decision(d topology.Decision, revision uint64) {
+	for _, u := range d.Unplaced {
+		if t.why[u.Copy] != u.Reason {
+			t.why[u.Copy] = u.Reason
+			t.copy(u.Copy, events.AppUnplaced{Reason: u.Reason}, revision)
+		}
+	}
+	t.held = d.Held
+}
+
+func (t *teller) copy(key topology.CopyKey, data events.Payload, revision uint64) {
+	t.emit(events.New(events.AppSubject(key.App, strconv.Itoa(key.N)), data).With("", revision))
+}
+
+// since returns the milliseconds since what began, 0 if that was not seen.
+func (t *teller) since(what string) int64 {
+	at, ok := t.begun[what]
+	delete(t.begun, what)
+	if !ok {
+		return 0
+	}
+	return time.Since(at).Milliseconds()
+}

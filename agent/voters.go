@@ -1,0 +1,99 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/consensus"
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/gossip"
+)
+
+// tendEvery is how often the leader looks at its quorum.
+const tendEvery = time.Second
+
+// voterKeeper keeps the quorum as the policy of package consensus wants it: it
+// tells that policy which hosts there are, and carries its wishes to them. Used
+// by the leader's loop alone.
+type voterKeeper struct {
+	pool  *gossip.Pool
+	obs   *observatory
+	links *links
+	self  string
+	log   *slog.Logger
+	next  time.Time
+	asked map[string]time.Time // when a host was last asked to start or end its server
+}
+
+// tend does one step, at most every tendEvery.
+func (k *voterKeeper) tend(ctx context.Context, node *consensus.Node) {
+	now := time.Now()
+	if now.Before(k.next) {
+		return
+	}
+	k.next = now.Add(tendEvery)
+	state := node.State()
+	tctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	plan, err := node.Tend(tctx, k.candidates(state, now))
+	if err != nil {
+		k.log.Warn("tend voters", "error", err)
+		return
+	}
+	if plan.Done {
+		k.log.Info("voters changed", "step", plan.Step.Kind, "why", plan.Step.Why, "target", plan.Target)
+		k.next = now
+	}
+	for _, host := range plan.Start {
+		k.ask(ctx, host, api.VoterRequest{Run: true}, now)
+	}
+	for _, host := range plan.Stop {
+		k.ask(ctx, host, api.VoterRequest{Run: false}, now)
+	}
+}
+
+// candidates lists every host of the roster that may carry a voter.
+func (k *voterKeeper) candidates(state *topology.State, now time.Time) []consensus.Candidate {
+	members := byName(k.pool.Members())
+	var out []consensus.Candidate
+	for _, h := range state.Hosts() {
+		m, known := members[h.Name]
+		r, _, reported := k.obs.last(h.Name, now)
+		if reported && r.Voter == "never" {
+			continue
+		}
+		out = append(out, consensus.Candidate{
+			ID:    m.Tags[tagRaftID],
+			Addr:  m.Tags[tagMesh],
+			Host:  h.Name,
+			Alive: known && m.Status == gossip.StatusAlive && m.Tags[tagHostID] == h.ID && h.Drain == topology.DrainNone,
+			Since: m.Since,
+		})
+	}
+	return out
+}
+
+// ask tells a host to start or end its Raft server, in the background and not
+// again within some seconds: the next look shows whether it did.
+func (k *voterKeeper) ask(ctx context.Context, host string, req api.VoterRequest, now time.Time) {
+	m, ok := byName(k.pool.Members())[host]
+	if !ok || m.Status != gossip.StatusAlive || now.Sub(k.asked[host]) < 3*time.Second {
+		return
+	}
+	k.asked[host] = now
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := k.links.client(m.Tags[tagMesh]).Post(ctx, "/v1/voter", nil, req, nil); err != nil {
+		k.log.Warn("ask host about its raft server", "host", host, "run", req.Run, "error", err)
+	}
+}
+
+func byName(members []gossip.Member) map[string]gossip.Member {
+	out := make(map[string]gossip.Member, len(members))
+	for _, m := range members {
+		out[m.Name] = m
+	}
+	return out
+}
