@@ -109,6 +109,18 @@ func writeMarker(dir, id string) error {
 	return nil
 }
 
+// Exists tells whether dir holds a server from an earlier life of the agent.
+func Exists(dir string) (bool, error) {
+	_, err := os.Stat(filepath.Join(dir, raftDirName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for server: %w", err)
+	}
+	return true, nil
+}
+
 // Wipe forgets the server in dir: its log and its id, not that there was one.
 // A server that was removed from the mesh is wiped before the host may become
 // one again. Its Node must have returned from Run.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"time"
 )
 
@@ -91,17 +92,29 @@ func (e *JoinRefused) Error() string { return "join refused: " + e.Why }
 // filled from t. Errors: *JoinRefused is the mesh's answer; ErrOtherMesh a seed of
 // another mesh; anything else may pass (nobody there, no leader).
 func Join(ctx context.Context, addr string, t Token, req JoinRequest) (JoinResponse, error) {
+	dial := func(ctx context.Context, addr string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	}
+	return JoinVia(ctx, dial, addr, t, req)
+}
+
+// JoinVia is Join over another way to reach addr than the host's own TCP.
+func JoinVia(ctx context.Context, dial func(context.Context, string) (net.Conn, error), addr string, t Token, req JoinRequest) (JoinResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
 	req.TokenID, req.Secret = t.ID, t.Secret
 	if err := errors.Join(t.validate(), req.validate()); err != nil {
 		return JoinResponse{}, &JoinRefused{Why: err.Error()}
 	}
-	conn, err := dialTLS(ctx, addr, joinTLS(t))
+	raw, err := dial(ctx, addr)
 	if err != nil {
 		return JoinResponse{}, fmt.Errorf("join through %s: %w", addr, err)
 	}
+	conn := tls.Client(raw, joinTLS(t))
 	defer conn.Close()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return JoinResponse{}, fmt.Errorf("join through %s: %w", addr, err)
+	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	resp, err := exchange(conn, req)
