@@ -95,14 +95,7 @@ func (m *Manager) StartLocal(id workload.CopyID) error {
 
 // RestartLocal restarts a copy now, back-off or not, and ends a StopLocal.
 func (m *Manager) RestartLocal(id workload.CopyID) error {
-	if err := m.StartLocal(id); err != nil {
-		return fmt.Errorf("restart: %w", err)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.restarts[id] = true
-	m.signal()
-	return nil
+	return m.setLocal("restart", id, func(stops map[workload.CopyID]uint64, _ order) { delete(stops, id) })
 }
 
 func (m *Manager) setLocal(verb string, id workload.CopyID, fn func(map[workload.CopyID]uint64, order)) error {
@@ -112,11 +105,14 @@ func (m *Manager) setLocal(verb string, id workload.CopyID, fn func(map[workload
 	if !ok {
 		return fmt.Errorf("%s %s: %w", verb, id, ErrUnknownCopy)
 	}
-	if o.target.Stopped != "" && verb == "start" {
-		return fmt.Errorf("start %s: the mesh has stopped it; use ganglion start without --local", id)
+	if o.target.Stopped != "" && verb != "stop" {
+		return fmt.Errorf("%s %s: the mesh has stopped it; use ganglion start without --local", verb, id)
 	}
 	if err := m.local.change(func(stops map[workload.CopyID]uint64) { fn(stops, o) }); err != nil {
 		return fmt.Errorf("%s %s: %w", verb, id, err)
+	}
+	if verb == "restart" { // with the end of the stop, or the copy would start twice
+		m.restarts[id] = true
 	}
 	m.signal()
 	return nil
