@@ -28,7 +28,7 @@ import (
 // is started next, not here.
 func (d *Driver) Adopt(ctx context.Context) ([]workload.Handle, error) {
 	d.cg.endChecks()
-	a := &adoption{d: d, byID: map[workload.CopyID]*handle{}}
+	a := &adoption{d: d, byID: map[workload.CopyID]*handle{}, runs: map[workload.CopyID]run{}, patience: time.Now().Add(markWait)}
 	var err error
 	if a.found, err = findMarked(d.tag + "-"); err != nil {
 		return nil, fmt.Errorf("adopt copies: %w", err)
@@ -54,7 +54,9 @@ type adoption struct {
 	d        *Driver
 	found    []marked
 	byID     map[workload.CopyID]*handle
+	runs     map[workload.CopyID]run
 	remnants map[workload.CopyID][]string
+	patience time.Time // when no process can be between its fork and its exec any more
 }
 
 // recorded adopts the copy a record names, if it runs.
@@ -68,23 +70,32 @@ func (a *adoption) recorded(ctx context.Context, id workload.CopyID) error {
 		a.d.log.Warn("record of a copy is unreadable, its mark is looked for", "copy", id.String(), "error", err)
 		return nil
 	}
-	if r.Boot != a.d.boot || r.Pid < 0 {
+	if r.Boot != a.d.boot || a.take(id, r) || r.Next.Nonce == "" {
 		return nil
 	}
-	s, err := readSpec(dir, r.Spec)
+	return a.restarted(ctx, id, r.Next)
+}
+
+// restarted adopts the start that came after the recorded one, if it came.
+func (a *adoption) restarted(ctx context.Context, id workload.CopyID, n next) error {
+	s, _ := readSpec(a.d.recordDir(id), n.Spec)
+	m, err := a.awaitMark(ctx, n.Nonce, s.Cgroup)
+	if err != nil || m.pid == 0 {
+		return err
+	}
+	st, err := readStat(m.pid)
 	if err != nil {
-		a.d.log.Warn("spec of a copy is unreadable, its mark is looked for", "copy", id.String(), "error", err)
-		return nil
+		return nil // it has just ended
 	}
-	if r.Pid == 0 {
-		if r.Pid, r.StartTime, err = a.awaitMark(ctx, r.Nonce, s.Cgroup); err != nil || r.Pid == 0 {
-			return err
-		}
+	r := run{Boot: a.d.boot, Spec: n.Spec, Nonce: n.Nonce, Pid: m.pid, StartTime: st.start, Since: sinceOf(st.start)}
+	r.Start, _ = strconv.Atoi(m.get("GANGLION_START"))
+	if a.take(id, r) {
 		a.complete(id, r)
 	}
-	a.take(id, s, r)
 	return nil
 }
+
+func sinceOf(start uint64) time.Time { return time.Now().Add(-sinceStart(start)) }
 
 // complete writes the process into its record.
 func (a *adoption) complete(id workload.CopyID, r run) {
@@ -98,20 +109,29 @@ func (a *adoption) complete(id workload.CopyID, r run) {
 }
 
 // take makes a handle of a process if it is the one and runs.
-func (a *adoption) take(id workload.CopyID, s started, r run) {
+func (a *adoption) take(id workload.CopyID, r run) bool {
+	if r.Pid <= 0 {
+		return false
+	}
 	fd, err := unix.PidfdOpen(r.Pid, 0)
 	if err != nil {
-		return
+		return false
 	}
 	st, err := readStat(r.Pid) // after the open, so that fd and stat are of one process
 	if err != nil || st.start != r.StartTime || !st.running() {
 		unix.Close(fd)
-		return
+		return false
+	}
+	s, err := readSpec(a.d.recordDir(id), r.Spec)
+	if err != nil {
+		unix.Close(fd)
+		a.d.log.Warn("spec of a copy is unreadable, its mark is looked for", "copy", id.String(), "error", err)
+		return false
 	}
 	h, err := a.d.newHandle(s.Spec, r.Start, r.Pid, fd, r)
 	if err != nil {
 		a.d.log.Warn("adopt copy", "copy", id.String(), "error", err)
-		return
+		return false
 	}
 	if s.Cgroup != "" {
 		if cg, err := openCgroup(s.Cgroup); err == nil && cg.holds(r.Pid) {
@@ -121,43 +141,46 @@ func (a *adoption) take(id workload.CopyID, s started, r run) {
 		}
 	}
 	a.byID[id] = h
+	a.runs[id] = r
+	return true
 }
 
 // markWait is how long Adopt looks for a process that a record says may have
 // been started: between its fork and its exec it does not carry its mark yet.
-const markWait = time.Second
+// With a cgroup there is nothing to wait for if that is empty.
+const markWait = 500 * time.Millisecond
 
-func (a *adoption) awaitMark(ctx context.Context, nonce, cgroup string) (pid int, start uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, markWait)
+func (a *adoption) awaitMark(ctx context.Context, nonce, cgroup string) (m marked, err error) {
+	ctx, cancel := context.WithDeadline(ctx, a.patience)
 	defer cancel()
 	cg, cgErr := openCgroup(cgroup)
 	if cgErr == nil {
 		defer cg.close()
 	}
-	var g group
-	err = g.poll(ctx, func() (bool, error) {
+	err = poll(ctx, func() (bool, error) {
 		found, err := findMarked(nonce)
 		if err != nil {
 			return false, err
 		}
-		pid, start = leaderOf(found)
-		return pid != 0 || (cgErr == nil && !cg.populated()), nil
+		m, _ = leaderOf(found)
+		return m.pid != 0 || (cgErr == nil && !cg.populated()), nil
 	})
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = nil
 	}
-	return pid, start, err
+	return m, err
 }
 
-// leaderOf returns the first process of a start: the oldest that leads a session.
-func leaderOf(found []marked) (pid int, start uint64) {
+// leaderOf returns the first process of a start, the oldest that leads a session,
+// and its start time.
+func leaderOf(found []marked) (leader marked, start uint64) {
 	for _, m := range found {
 		st, err := readStat(m.pid)
-		if err == nil && st.running() && st.session == m.pid && (pid == 0 || st.start < start) {
-			pid, start = m.pid, st.start
+		if err == nil && st.running() && st.session == m.pid && (leader.pid == 0 || st.start < start) {
+			leader, start = m, st.start
 		}
 	}
-	return pid, start
+	return leader, start
 }
 
 // unrecorded adopts what a mark names and no record does, else notes it as a
@@ -174,15 +197,14 @@ func (a *adoption) unrecorded(m marked) {
 			same = append(same, o)
 		}
 	}
-	if pid, start := leaderOf(same); a.byID[id] == nil && pid == m.pid && a.d.recordLost(id) {
-		if s := a.d.specOf(id, m); a.d.runsAs(s.Spec, pid) {
-			r := run{Boot: a.d.boot, Nonce: m.nonce, Pid: pid, StartTime: start, Since: time.Now().Add(-sinceStart(start))}
+	if l, start := leaderOf(same); a.byID[id] == nil && l.pid == m.pid && a.d.recordLost(id) {
+		if s := a.d.specOf(id, m); a.d.runsAs(s.Spec, m.pid) {
+			r := run{Boot: a.d.boot, Nonce: m.nonce, Pid: m.pid, StartTime: start, Since: sinceOf(start)}
 			r.Start, _ = strconv.Atoi(m.get("GANGLION_START"))
-			if r.Spec, err = a.d.keepSpec(id, s); err == nil {
+			if r.Spec, err = a.d.keepSpec(id, s); err == nil && a.take(id, r) {
 				a.complete(id, r)
+				return
 			}
-			a.take(id, s, r)
-			return
 		}
 	}
 	if a.remnants == nil {
@@ -207,8 +229,8 @@ func (a *adoption) knows(nonce string) bool {
 // say it, and it is over, whoever carries a mark was left behind.
 func (d *Driver) recordLost(id workload.CopyID) bool {
 	r, err := readRun(d.recordDir(id))
-	if err != nil {
-		return true
+	if err != nil || r.Spec == "" {
+		return err != nil
 	}
 	_, err = readSpec(d.recordDir(id), r.Spec)
 	return err != nil
@@ -281,10 +303,13 @@ func (a *adoption) install() ([]workload.Handle, error) {
 		s.starts.Store(int64(h.inst.Start))
 		if p, err := a.d.prepare(h.inst.Spec); err == nil {
 			s.prep = p
+			if err := a.d.arm(p, a.runs[id]); err != nil {
+				a.d.log.Warn("adopted copy is not recorded", "copy", id.String(), "error", err)
+			}
 		}
 		s.mu.Unlock()
 		a.d.out.Track(id)
-		h.watch(a.d)
+		h.watch()
 		hs = append(hs, h)
 	}
 	return hs, nil
@@ -301,18 +326,23 @@ func compareIDs(a, b workload.CopyID) int {
 // has not been asked about.
 func (d *Driver) refuseUnadopted(id workload.CopyID) error {
 	r, err := readRun(d.recordDir(id))
-	if err != nil || r.Boot != d.boot || r.Pid < 0 {
+	if err != nil || r.Boot != d.boot {
 		return nil
 	}
-	if r.Pid == 0 {
-		found, err := findMarked(r.Nonce)
+	pid := r.Pid
+	if st, err := readStat(pid); err != nil || st.start != r.StartTime || !st.running() {
+		pid = 0
+	}
+	if pid == 0 && r.Next.Nonce != "" {
+		found, err := findMarked(r.Next.Nonce)
 		if err != nil {
 			return err
 		}
-		r.Pid, r.StartTime = leaderOf(found)
+		l, _ := leaderOf(found)
+		pid = l.pid
 	}
-	if st, err := readStat(r.Pid); err == nil && st.start == r.StartTime && st.running() {
-		return fmt.Errorf("copy %s: process %d of an earlier life of the agent runs; adopt it first", id, r.Pid)
+	if pid != 0 {
+		return fmt.Errorf("copy %s: process %d of an earlier life of the agent runs; adopt it first", id, pid)
 	}
 	return nil
 }

@@ -1,5 +1,7 @@
 //go:build linux
 
 package process
+
 const roleVar = "GANGLION_TEST_ROLE"
+
 func play(string) int { return 0 }

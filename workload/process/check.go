@@ -101,7 +101,7 @@ func (d *Driver) startCheck(ctx context.Context, p *prepared, n int) (*handle, e
 	h.begun, h.check = time.Now(), true
 	h.group.cg = p.cg
 	d.resetOOMScore(l.pid)
-	h.watch(d)
+	h.watch()
 	return h, nil
 }
 

@@ -127,7 +127,7 @@ func (d *Driver) Purge(ctx context.Context, id workload.CopyID) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.live != nil && !s.live.over() {
+	if s.live != nil && !s.live.gone.Load() {
 		return fmt.Errorf("purge %s: it runs; stop it first", id)
 	}
 	if s.live == nil && s.prep == nil {

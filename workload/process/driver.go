@@ -60,18 +60,19 @@ func (c *Config) validate() error {
 
 // Driver implements workload.Driver. It must be the only one of its directory.
 type Driver struct {
-	cfg    Config
-	log    *slog.Logger
-	boot   string
-	tag    string // names this data directory in marks and cgroups
-	root   bool   // whether copies can get users of their own
-	oom    bool   // whether copies must be freed of the agent's OOM score
-	null   *os.File
-	out    *output.Store
-	ownOut bool
-	users  *users
-	cg     cgroups
-	exits  exitReader
+	cfg       Config
+	log       *slog.Logger
+	boot      string
+	tag       string // names this data directory in marks and cgroups
+	root      bool   // whether copies can get users of their own
+	oom       bool   // whether copies must be freed of the agent's OOM score
+	null      *os.File
+	keepClass bool // copies inherit the agent's scheduling class: for measuring alone
+	out       *output.Store
+	ownOut    bool
+	users     *users
+	cg        cgroups
+	exits     exitReader
 
 	closing chan struct{}
 	wg      sync.WaitGroup // launchers, watchers, sweeps
@@ -81,6 +82,7 @@ type Driver struct {
 	copies    map[workload.CopyID]*slot
 	launchers [2]chan *launch // plain, confined; nil until first used
 	checks    uint64
+	over      []string // marks of starts that are over, to be swept
 }
 
 // slot is what the driver keeps for one copy between its starts. mu is held for

@@ -5,6 +5,7 @@ package process
 import (
 	"errors"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -28,40 +29,55 @@ func ended(pidfd int) bool {
 	}
 }
 
-// read takes the exit of a process that has ended: by wait if it is a child of
-// this process; else, for a copy that an earlier life of the agent started, from
-// the kernel by its pidfd or, while its new parent has not reaped it yet, from
-// its stat. On an old kernel with a quick parent it stays unknown.
-func (r exitReader) read(pidfd, pid int, start uint64) workload.Exit {
-	if e, ok := reap(pidfd, pid); ok {
-		return e
+// read learns the exit of a process that has ended: by waiting if it is a child
+// of this process; else, for a copy that an earlier life of the agent started,
+// from the kernel by its pidfd or, while its new parent has not reaped it yet,
+// from its stat. On an old kernel with a quick parent it stays unknown. A child
+// is left to be reaped, which takes longer than to know: a restart need not wait
+// for it.
+func (r exitReader) read(pidfd, pid int, start uint64) (e workload.Exit, child bool) {
+	if e, ok := waitExit(pidfd); ok {
+		return e, true
 	}
 	if e, ok := r.byPidfd(pidfd); ok {
-		return e
+		return e, false
 	}
 	if st, err := readStat(pid); err == nil && st.start == start && !st.running() && st.exitKnown {
-		return exitOf(st.exit)
+		return exitOf(st.exit), false
 	}
-	e, _ := r.byPidfd(pidfd) // reaped between the two looks
-	return e
+	e, _ = r.byPidfd(pidfd) // reaped between the two looks
+	return e, false
 }
 
-// reap waits for the process if it is ours to wait for. Whether it is, the
-// pidfd tells: the number may be another child's by now.
-func reap(pidfd, pid int) (workload.Exit, bool) {
+// waitExit waits without reaping. Whether the process is ours to wait for, the
+// pidfd tells; by its number alone it could be another child.
+func waitExit(pidfd int) (workload.Exit, bool) {
+	var info unix.Siginfo
 	err := ignoreEINTR(func() error {
-		return unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		return unix.Waitid(unix.P_PIDFD, pidfd, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
 	})
-	if err != nil {
+	if err != nil || info.Signo == 0 {
 		return workload.Exit{}, false
 	}
-	var ws unix.WaitStatus
-	var got int
-	err = ignoreEINTR(func() (err error) {
-		got, err = unix.Wait4(pid, &ws, unix.WNOHANG, nil)
+	if info.Code == cldExited {
+		return workload.Exit{Known: true, Code: siStatus(&info)}, true
+	}
+	return workload.Exit{Known: true, Signal: syscall.Signal(siStatus(&info))}, true
+}
+
+const cldExited = 1 // CLD_EXITED; other ends are by a signal
+
+// siStatus reads si_status, which x/sys hides in padding: on 64-bit Linux at 24.
+func siStatus(info *unix.Siginfo) int {
+	return int(*(*int32)(unsafe.Add(unsafe.Pointer(info), 24)))
+}
+
+// reap frees a child that has ended.
+func reap(pid int) {
+	_ = ignoreEINTR(func() error {
+		_, err := unix.Wait4(pid, nil, unix.WNOHANG, nil)
 		return err
 	})
-	return exitOf(syscall.WaitStatus(ws)), err == nil && got == pid
 }
 
 func ignoreEINTR(f func() error) error {

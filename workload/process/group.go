@@ -104,7 +104,7 @@ const (
 
 // end kills the group until nothing of it is left or ctx ends.
 func (g *group) end(ctx context.Context) error {
-	return g.poll(ctx, func() (bool, error) {
+	return poll(ctx, func() (bool, error) {
 		if alive, err := g.alive(); err != nil || !alive {
 			return err == nil, err
 		}
@@ -113,7 +113,7 @@ func (g *group) end(ctx context.Context) error {
 }
 
 // poll looks with growing pauses until done or ctx ends.
-func (g *group) poll(ctx context.Context, done func() (bool, error)) error {
+func poll(ctx context.Context, done func() (bool, error)) error {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		if ok, err := done(); ok || err != nil {
 			return err
@@ -126,11 +126,4 @@ func (g *group) poll(ctx context.Context, done func() (bool, error)) error {
 			return ctx.Err()
 		}
 	}
-}
-
-// endRemnants kills whoever carries a mark of a start that is over, for the case
-// that there is no cgroup.
-func endRemnants(ctx context.Context, mark string) error {
-	g := group{mark: mark}
-	return g.end(ctx)
 }

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,8 +26,9 @@ type handle struct {
 	begun  time.Time // zero if adopted
 	pidfd  *os.File
 	exited chan workload.Exit
+	gone   atomic.Bool   // set right before the exit is in exited: a next start may come
 	ended  chan struct{} // closed when the exit is in exited, or by release
-	exits  exitReader
+	driver *Driver
 	check  bool // not a copy but a check of one
 
 	mu       sync.Mutex
@@ -57,7 +60,7 @@ func (d *Driver) newHandle(spec workload.Spec, n, pid, pidfd int, r run) (*handl
 		pidfd:  os.NewFile(uintptr(pidfd), "pidfd"),
 		exited: make(chan workload.Exit, 1),
 		ended:  make(chan struct{}),
-		exits:  d.exits,
+		driver: d,
 		group:  group{leader: pid, start: st.start, mark: r.Nonce},
 	}, nil
 }
@@ -104,13 +107,19 @@ func (h *handle) retire(ctx context.Context) error {
 }
 
 // watch waits for the exit on a goroutine that Close joins.
-func (h *handle) watch(d *Driver) {
-	ok := d.spawn(func() {
+func (h *handle) watch() {
+	ok := h.driver.spawn(func() {
 		defer close(h.ended)
 		defer close(h.exited)
 		defer h.pidfd.Close()
 		if h.wait() {
-			h.exited <- h.reapAndClear(d)
+			e, child := h.learnAndClear()
+			h.gone.Store(true)
+			h.exited <- e
+			runtime.Gosched() // whoever waits for the exit goes on now, not after our cleaning up
+			if child {
+				reap(h.inst.Pid)
+			}
 		}
 	})
 	if !ok {
@@ -129,22 +138,21 @@ func (h *handle) wait() bool {
 	return conn.Read(func(fd uintptr) bool { return ended(int(fd)) }) == nil
 }
 
-// reapAndClear takes the exit and sees to it that nothing of the group stands in
+// learnAndClear learns the exit and sees to it that nothing of the group stands in
 // the way of the next start: what is left when the first process has ended by
 // itself is killed.
-func (h *handle) reapAndClear(d *Driver) workload.Exit {
+func (h *handle) learnAndClear() (e workload.Exit, child bool) {
 	at := time.Now()
 	h.mu.Lock()
 	stopping := h.stopping
 	h.dead = true
 	if h.group.cg == nil && !stopping {
-		// Before the reaping, while the number of the group is surely ours.
+		// Not reaped yet, so that the number of the group is surely ours.
 		_ = h.control(func(fd int) error { return signalGroup(fd, h.inst.Pid, h.inst.StartTime, syscall.SIGKILL) })
 	}
 	h.mu.Unlock()
-	var e workload.Exit
 	_ = h.control(func(fd int) error {
-		e = h.exits.read(fd, h.inst.Pid, h.inst.StartTime)
+		e, child = h.driver.exits.read(fd, h.inst.Pid, h.inst.StartTime)
 		return nil
 	})
 	e.At, e.Ran = at, at.Sub(h.begun)
@@ -152,29 +160,23 @@ func (h *handle) reapAndClear(d *Driver) workload.Exit {
 		e.Ran = sinceStart(h.inst.StartTime)
 	}
 	if !stopping {
-		h.clear(d)
+		h.clear()
 	}
-	return e
+	return e, child
 }
 
 // clearFor bounds how long a restart waits for the rest of the group to be gone.
 const clearFor = 500 * time.Millisecond
 
 // clear kills the rest of the group. With a cgroup that is one read in the usual
-// case that nothing is left. Without one the search takes milliseconds, so the
-// restart does not wait for it; its marks are not the next start's.
-func (h *handle) clear(d *Driver) {
+// case that nothing is left. Without one the search takes milliseconds, so it
+// comes after the restart; its mark is not the next start's.
+func (h *handle) clear() {
 	if h.group.cg == nil {
 		if h.check {
 			return // often, and its process group is gone: not worth a search
 		}
-		d.spawn(func() {
-			ctx, cancel := d.untilClose()
-			defer cancel()
-			if err := endRemnants(ctx, h.mark); err != nil && ctx.Err() == nil {
-				d.log.Warn("end what a copy left", "copy", h.inst.Spec.ID.String(), "error", err)
-			}
-		})
+		h.driver.sweepLater(h.mark)
 		return
 	}
 	if !h.group.cg.populated() {
@@ -183,21 +185,8 @@ func (h *handle) clear(d *Driver) {
 	ctx, cancel := context.WithTimeout(context.Background(), clearFor)
 	defer cancel()
 	if err := h.group.end(ctx); err != nil {
-		d.log.Warn("end what a copy left", "copy", h.inst.Spec.ID.String(), "error", err)
+		h.driver.log.Warn("end what a copy left", "copy", h.inst.Spec.ID.String(), "error", err)
 	}
-}
-
-// untilClose returns a context that Close ends.
-func (d *Driver) untilClose() (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(context.Background())
-	d.wg.Go(func() {
-		select {
-		case <-d.closing:
-			cancel()
-		case <-ctx.Done():
-		}
-	})
-	return ctx, cancel
 }
 
 // control runs f on the pidfd, which stays open meanwhile.
@@ -250,10 +239,12 @@ func (h *handle) Stop(ctx context.Context, sig syscall.Signal, grace time.Durati
 		return h.stopError(ctx.Err())
 	}
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.released && !h.dead {
+	lost := h.released && !h.dead
+	h.mu.Unlock()
+	if lost {
 		return h.stopError(ErrClosed)
 	}
+	h.driver.disarm(h)
 	return nil
 }
 
@@ -279,7 +270,7 @@ func (h *handle) await(ctx context.Context, grace time.Duration) error {
 	case <-inTime.Done():
 		return ctx.Err()
 	}
-	_ = h.group.poll(inTime, func() (bool, error) {
+	_ = poll(inTime, func() (bool, error) {
 		alive, err := h.groupAlive()
 		return !alive, err
 	})
@@ -302,7 +293,7 @@ func (h *handle) alive() (bool, error) {
 
 // killGroup kills until nothing of the group runs.
 func (h *handle) killGroup(ctx context.Context) error {
-	return h.group.poll(ctx, func() (bool, error) {
+	return poll(ctx, func() (bool, error) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if alive, err := h.alive(); err != nil || !alive {

@@ -106,7 +106,7 @@ func (d *Driver) confineThread(kind int) error {
 		d.log.Warn("copies keep the agent's umask", "error", err)
 	}
 	// Children of a real-time or favoured agent start at ordinary priority.
-	if attr, err := unix.SchedGetAttr(0, 0); err == nil {
+	if attr, err := unix.SchedGetAttr(0, 0); err == nil && !d.keepClass {
 		attr.Flags |= unix.SCHED_FLAG_RESET_ON_FORK
 		_ = unix.SchedSetAttr(0, attr, 0)
 	}
@@ -114,6 +114,11 @@ func (d *Driver) confineThread(kind int) error {
 		return nil
 	}
 	if d.root {
+		// By the raw call, which is for this thread alone. Private users then
+		// need not do it at each start.
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0); errno != 0 {
+			return errno
+		}
 		if err := dropBoundingSet(); err != nil {
 			d.log.Warn("copies keep the capability bounding set", "error", err)
 		}

@@ -29,6 +29,7 @@ type prepared struct {
 	out    [2]*os.File
 	run    *os.File // the record of the last start
 	hash   string   // of the spec file
+	next   string   // the mark of the next start, recorded; empty: none is
 	fresh  bool     // no start of this spec yet: older spec files are still kept
 	cg     *cgroup
 	attach []string // v1 groups to put the copy into after its start
@@ -135,7 +136,7 @@ func (d *Driver) Start(ctx context.Context, spec workload.Spec, n int) (workload
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if s.live != nil && !s.live.over() {
+	if s.live != nil && !s.live.gone.Load() {
 		return nil, fmt.Errorf("start %s: it runs already as process %d", spec.ID, s.live.inst.Pid)
 	}
 	if err := d.clearSlot(ctx, s); err != nil {
@@ -165,10 +166,8 @@ func (d *Driver) clearSlot(ctx context.Context, s *slot) error {
 			return err
 		}
 	}
-	for _, mark := range s.remnants {
-		if err := endRemnants(ctx, mark); err != nil {
-			return err
-		}
+	if err := endRemnants(ctx, d.tag, s.remnants); err != nil {
+		return err
 	}
 	s.remnants = nil
 	return nil
@@ -205,19 +204,15 @@ func (d *Driver) reprepare(ctx context.Context, s *slot, spec workload.Spec) err
 	return nil
 }
 
-// start is the fast path: two plain writes of the record, and between them the
-// exec.
+// start is the fast path: the exec, and one plain write of the record after it.
 func (d *Driver) start(p *prepared, n int) (*handle, error) {
-	r := run{Boot: d.boot, Spec: p.hash, Start: n, Nonce: d.newNonce(), Since: time.Now()}
-	if err := writeRun(p.run, r); err != nil {
+	if err := d.arm(p, run{Boot: d.boot}); err != nil {
 		return nil, fmt.Errorf("record start of %s: %w", p.spec.ID, err)
 	}
+	r := run{Boot: d.boot, Spec: p.hash, Start: n, Nonce: p.next, Since: time.Now()}
 	pidfd := -1
 	l := &launch{path: p.path, argv: p.spec.Command, attr: p.attr(d.null, n, r.Nonce, &pidfd)}
-	begun := time.Now()
 	if err := d.fork(p.user.kind(), l); err != nil {
-		r.Pid = -1
-		_ = writeRun(p.run, r)
 		return nil, explain(p, err)
 	}
 	h, err := d.newHandle(p.spec, n, l.pid, pidfd, r)
@@ -225,15 +220,45 @@ func (d *Driver) start(p *prepared, n int) (*handle, error) {
 		abandon(l.pid)
 		return nil, fmt.Errorf("watch %s: %w", p.spec.ID, err)
 	}
-	h.begun = begun
-	h.group.cg = p.cg
+	h.begun, h.group.cg = r.Since, p.cg
+	p.next = ""
 	r.Pid, r.StartTime = l.pid, h.inst.StartTime
-	if err := writeRun(p.run, r); err != nil {
-		d.log.Warn("start is recorded without its process", "copy", p.spec.ID.String(), "error", err)
+	if err := d.arm(p, r); err != nil {
+		d.log.Warn("start is not recorded", "copy", p.spec.ID.String(), "error", err)
 	}
 	d.afterStart(p, l.pid)
-	h.watch(d)
+	h.watch()
 	return h, nil
+}
+
+// arm records r and the mark of the start after it, unless that is done.
+func (d *Driver) arm(p *prepared, r run) error {
+	if p.next != "" {
+		return nil
+	}
+	r.Next = next{Spec: p.hash, Nonce: d.newNonce()}
+	if err := writeRun(p.run, r); err != nil {
+		return err
+	}
+	p.next = r.Next.Nonce
+	return nil
+}
+
+// disarm records that a copy was stopped and none was started after it.
+func (d *Driver) disarm(h *handle) {
+	s, err := d.slot(h.inst.Spec.ID)
+	if err != nil || h.check {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.live != h || s.prep == nil || s.prep.next == "" {
+		return
+	}
+	s.prep.next = ""
+	if err := writeRun(s.prep.run, run{Boot: d.boot}); err != nil {
+		d.log.Warn("stop is not recorded", "copy", h.inst.Spec.ID.String(), "error", err)
+	}
 }
 
 // abandon ends a child that cannot be watched. It is not reaped: the number is

@@ -95,9 +95,11 @@ func endAll(t testing.TB, cfg Config) {
 		}
 	}
 	left, _ := findMarked(d.tag + "-")
+	var marks []string
 	for _, m := range left {
-		_ = endRemnants(ctx, m.nonce)
+		marks = append(marks, m.nonce)
 	}
+	_ = endRemnants(ctx, d.tag, marks)
 }
 
 // modes runs a test with cgroups, where there are any, and without.

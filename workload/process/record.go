@@ -37,17 +37,25 @@ const (
 // survive the host: after a boot no copy runs, and the boot id tells.
 const runBytes = 1024
 
-// run is the record of a start. It is written with Pid 0 before the exec and
-// completed after it; a record left at 0 says "may have started: look for the
-// mark".
+// run is the record of the last start, and of the mark that the next one will
+// carry. So the next start is recorded before its exec without a write between
+// the end of this one and that exec, where a busy disk could hold it up. A record
+// whose process is gone says "may have been started again: look for the mark".
 type run struct {
 	Boot      string    `json:"boot"`
-	Spec      string    `json:"spec"` // hash of the spec file
-	Start     int       `json:"start"`
-	Nonce     string    `json:"nonce"`
-	Pid       int       `json:"pid"` // -1: the exec failed
-	StartTime uint64    `json:"start_time"`
-	Since     time.Time `json:"since"`
+	Spec      string    `json:"spec,omitempty"` // hash of the spec file
+	Start     int       `json:"start,omitempty"`
+	Nonce     string    `json:"nonce,omitempty"`
+	Pid       int       `json:"pid,omitempty"`
+	StartTime uint64    `json:"start_time,omitempty"`
+	Since     time.Time `json:"since,omitzero"`
+	Next      next      `json:"next,omitzero"`
+}
+
+// next is a start that may come at any moment; zero if the copy was stopped.
+type next struct {
+	Spec  string `json:"spec"`
+	Nonce string `json:"nonce"`
 }
 
 // started is what a spec file holds.

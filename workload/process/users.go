@@ -21,14 +21,14 @@ import (
 // account is whom a copy runs as; nil is the agent's own user.
 type account struct {
 	uid, gid uint32
-	groups   []uint32
+	groups   []uint32 // nil: none, as the thread that starts it has none
 }
 
 func (a *account) credential() *syscall.Credential {
 	if a == nil {
 		return nil
 	}
-	return &syscall.Credential{Uid: a.uid, Gid: a.gid, Groups: a.groups}
+	return &syscall.Credential{Uid: a.uid, Gid: a.gid, Groups: a.groups, NoSetGroups: a.groups == nil}
 }
 
 func (a *account) owner() output.Owner {
@@ -52,7 +52,7 @@ func (d *Driver) account(spec workload.Spec) (*account, error) {
 		return nil, nil
 	case spec.User == "":
 		uid, err := d.users.of(spec.ID.App)
-		return &account{uid: uid, gid: uid, groups: []uint32{}}, err
+		return &account{uid: uid, gid: uid}, err
 	case !d.root:
 		return nil, &workload.StartError{ID: spec.ID, Err: fmt.Errorf(
 			"run as user %q: this agent is not root and runs copies as itself; leave run.user out", spec.User)}
