@@ -1,0 +1,310 @@
+//go:build linux
+
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+)
+
+const (
+	busName      = "org.freedesktop.systemd1"
+	managerPath  = dbus.ObjectPath("/org/freedesktop/systemd1")
+	managerIface = "org.freedesktop.systemd1.Manager."
+	unitIface    = "org.freedesktop.systemd1.Unit"
+	serviceIface = "org.freedesktop.systemd1.Service"
+	propsIface   = "org.freedesktop.DBus.Properties."
+)
+
+// privateSocket is PID 1's own: no bus daemon stands between, it is there as
+// early and as late as PID 1, and only root may use it.
+const privateSocket = "/run/systemd/private"
+
+// watcher is told what PID 1 says about one unit, in order, on the goroutine
+// that reads the connection: it must not block on the bus.
+type watcher interface {
+	properties(iface string, props map[string]dbus.Variant)
+	jobDone(result string)
+	removed()
+}
+
+// bus is the connection to PID 1: made when first needed, and made again when
+// PID 1 drops it, as it does when it executes itself anew.
+type bus struct {
+	socket string
+	log    *slog.Logger
+	wg     sync.WaitGroup // readers
+
+	mu       sync.Mutex
+	conn     *dbus.Conn
+	closed   chan struct{}
+	watchers map[dbus.ObjectPath]watcher
+}
+
+func newBus(socket string, log *slog.Logger) *bus {
+	return &bus{socket: socket, log: log, closed: make(chan struct{}), watchers: map[dbus.ObjectPath]watcher{}}
+}
+
+// get returns the connection, connecting if there is none.
+func (b *bus) get() (*dbus.Conn, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	select {
+	case <-b.closed:
+		return nil, ErrClosed
+	default:
+	}
+	if b.conn != nil && b.conn.Connected() {
+		return b.conn, nil
+	}
+	conn, err := dbus.Dial("unix:path="+b.socket, dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
+	if err != nil {
+		return nil, fmt.Errorf("connect to PID 1: %w", err)
+	}
+	if err := conn.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Getuid()))}); err != nil {
+		return nil, errors.Join(fmt.Errorf("connect to PID 1: %w", err), conn.Close())
+	}
+	signals := make(chan *dbus.Signal, 64)
+	conn.Signal(signals)
+	b.conn = conn
+	b.wg.Go(func() { b.read(conn, signals) })
+	return conn, nil
+}
+
+// close ends the connection and joins its reader.
+func (b *bus) close() {
+	b.mu.Lock()
+	select {
+	case <-b.closed:
+	default:
+		close(b.closed)
+	}
+	conn := b.conn
+	b.mu.Unlock()
+	if conn != nil {
+		_ = conn.Close() // of a connection that PID 1 has dropped: an error about nothing
+	}
+	b.wg.Wait()
+}
+
+// read hands signals to the watchers until the connection ends, and then sees
+// to the next one. It begins with a look at every watched unit: what happened
+// without a connection is no signal.
+func (b *bus) read(conn *dbus.Conn, signals <-chan *dbus.Signal) {
+	for _, path := range b.watched() {
+		b.look(conn, path)
+	}
+	b.deliverAll(conn, signals)
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		if _, err := b.get(); err == nil || errors.Is(err, ErrClosed) {
+			return
+		}
+		b.log.Warn("PID 1 has dropped the connection", "retry_in", pause)
+		select {
+		case <-b.closed:
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (b *bus) deliverAll(conn *dbus.Conn, signals <-chan *dbus.Signal) {
+	for {
+		select {
+		case s, ok := <-signals:
+			if !ok {
+				return
+			}
+			b.deliver(s)
+		case <-conn.Context().Done(): // also if it ended before it knew our channel
+			return
+		}
+	}
+}
+
+func (b *bus) watched() []dbus.ObjectPath {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	paths := make([]dbus.ObjectPath, 0, len(b.watchers))
+	for p := range b.watchers {
+		paths = append(paths, p)
+	}
+	return paths
+}
+
+// look reads a unit as it is now and tells its watcher, also what signals would
+// have told that were lost: the end of its start, or its own.
+func (b *bus) look(conn *dbus.Conn, path dbus.ObjectPath) {
+	w := b.watcher(path)
+	if w == nil {
+		return
+	}
+	for _, iface := range []string{serviceIface, unitIface} {
+		var props map[string]dbus.Variant
+		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+		err := conn.Object(busName, path).CallWithContext(ctx, propsIface+"GetAll", 0, iface).Store(&props)
+		cancel()
+		if err != nil {
+			b.log.Warn("look at a unit", "path", string(path), "error", err)
+			return // the connection has ended again, and the next one will look
+		}
+		w.properties(iface, props)
+		if iface == unitIface {
+			tellLost(w, props)
+		}
+	}
+}
+
+func tellLost(w watcher, props map[string]dbus.Variant) {
+	switch u := unitStateOf(props); {
+	case u.missing:
+		w.removed()
+	case u.active == "active":
+		w.jobDone("done")
+	case u.over():
+		w.jobDone("failed")
+	}
+}
+
+func (b *bus) watcher(path dbus.ObjectPath) watcher {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.watchers[path]
+}
+
+// deliver passes on what concerns a watched unit; PID 1 sends everything about
+// every unit of the host.
+func (b *bus) deliver(s *dbus.Signal) {
+	switch s.Name {
+	case propsIface + "PropertiesChanged":
+		if len(s.Body) < 2 || !strings.HasPrefix(string(s.Path), string(managerPath)+"/unit/ganglion") {
+			return
+		}
+		iface, ok1 := s.Body[0].(string)
+		props, ok2 := s.Body[1].(map[string]dbus.Variant)
+		if w := b.watcher(s.Path); w != nil && ok1 && ok2 {
+			w.properties(iface, props)
+		}
+	case managerIface + "JobRemoved":
+		if len(s.Body) < 4 {
+			return
+		}
+		unit, ok1 := s.Body[2].(string)
+		result, ok2 := s.Body[3].(string)
+		if w := b.watcher(dbus.ObjectPath(objectPath(unit))); w != nil && ok1 && ok2 {
+			w.jobDone(result)
+		}
+	case managerIface + "UnitRemoved":
+		if len(s.Body) < 2 {
+			return
+		}
+		if path, ok := s.Body[1].(dbus.ObjectPath); ok {
+			if w := b.watcher(path); w != nil {
+				w.removed()
+			}
+		}
+	}
+}
+
+// watch tells w about unit from now on.
+func (b *bus) watch(unit string, w watcher) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.watchers[dbus.ObjectPath(objectPath(unit))] = w
+}
+
+func (b *bus) unwatch(unit string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.watchers, dbus.ObjectPath(objectPath(unit)))
+}
+
+// callTimeout bounds a call where nobody else does: PID 1 answers within
+// milliseconds or is not well.
+const callTimeout = 10 * time.Second
+
+// call calls the manager and stores its answer in out.
+func (b *bus) call(ctx context.Context, method string, args []any, out ...any) error {
+	conn, err := b.get()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return conn.Object(busName, managerPath).CallWithContext(ctx, managerIface+method, 0, args...).Store(out...)
+}
+
+// getAll reads all properties of a unit, of one interface.
+func (b *bus) getAll(ctx context.Context, unit, iface string) (props map[string]dbus.Variant, err error) {
+	conn, err := b.get()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	// The bus answers for any name: a unit that is not there is inactive.
+	err = conn.Object(busName, dbus.ObjectPath(objectPath(unit))).CallWithContext(ctx, propsIface+"GetAll", 0, iface).Store(&props)
+	return props, err
+}
+
+// environment reads PID 1's own environment, which services inherit.
+func (b *bus) environment(ctx context.Context) (env []string, err error) {
+	conn, err := b.get()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var v dbus.Variant
+	err = conn.Object(busName, managerPath).CallWithContext(ctx, propsIface+"Get", 0, strings.TrimSuffix(managerIface, "."), "Environment").Store(&v)
+	if err != nil {
+		return nil, fmt.Errorf("read PID 1's environment: %w", err)
+	}
+	env, _ = v.Value().([]string)
+	return env, nil
+}
+
+// isNoUnit tells the answer that there is no such unit.
+func isNoUnit(err error) bool {
+	busErr, ok := errors.AsType[dbus.Error](err)
+	return ok && (busErr.Name == "org.freedesktop.systemd1.NoSuchUnit" || busErr.Name == "org.freedesktop.systemd1.LoadFailed")
+}
+
+func number[T int32 | uint32 | uint64](props map[string]dbus.Variant, name string) T {
+	n, _ := props[name].Value().(T)
+	return n
+}
+
+func text(props map[string]dbus.Variant, name string) string {
+	s, _ := props[name].Value().(string)
+	return s
+}
+
+func serviceOf(props map[string]dbus.Variant) service {
+	return service{
+		mainPID:   number[uint32](props, "MainPID"),
+		lastPID:   number[uint32](props, "ExecMainPID"),
+		code:      number[int32](props, "ExecMainCode"),
+		status:    number[int32](props, "ExecMainStatus"),
+		startUSec: number[uint64](props, "ExecMainStartTimestampMonotonic"),
+		exitUSec:  number[uint64](props, "ExecMainExitTimestampMonotonic"),
+		restarts:  number[uint32](props, "NRestarts"),
+	}
+}
+
+func unitStateOf(props map[string]dbus.Variant) unitState {
+	return unitState{
+		active: text(props, "ActiveState"), sub: text(props, "SubState"),
+		changedUSec: number[uint64](props, "StateChangeTimestampMonotonic"),
+		missing:     text(props, "LoadState") == "not-found",
+	}
+}
