@@ -21,7 +21,7 @@ func TestAnotherMeshIsRefused(t *testing.T) {
 		stranger := m.start(cfg)
 		stranger.PublishVitals(Vitals{Bits: 9})
 		for range 300 {
-			time.Sleep(time.Second)
+			pass(time.Second)
 			if len(stranger.Members()) != 1 || !allSee(ours, StatusAlive, "h1", "h2", "h3", "h4", "h5") {
 				t.Fatal("two meshes have met")
 			}
@@ -42,7 +42,7 @@ func TestAnotherKeyIsRefused(t *testing.T) {
 		cfg := m.config(9, 1)
 		cfg.Key = slices.Repeat([]byte{8}, 32)
 		stranger := m.start(cfg)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if len(stranger.Members()) != 1 || len(ours[0].Members()) != 5 {
 			t.Error("a host without the key was let in")
 		}
@@ -71,7 +71,7 @@ func TestDuplicateNameIsRefusedAtTheNewcomer(t *testing.T) {
 			t.Errorf("the newcomer's state: %v, %v", joined, err)
 		}
 		for range 120 {
-			time.Sleep(time.Second)
+			pass(time.Second)
 			if len(second.Members()) != 1 || !allSee(hosts, StatusAlive, "h1", "h2", "h3", "h4", "h5") {
 				t.Fatal("a duplicate name had an effect")
 			}
@@ -90,7 +90,7 @@ func TestDuplicateNameIsRefusedAtTheNewcomer(t *testing.T) {
 			t.Error(err)
 		}
 		second.stop()
-		time.Sleep(30 * time.Second)
+		pass(30 * time.Second)
 		if !allSee(hosts, StatusAlive, "h1", "h2", "h3", "h4", "h5") {
 			t.Error("the end of a refused host had an effect")
 		}
@@ -158,7 +158,7 @@ func TestConflictsKeepTheNewestAndForget(t *testing.T) {
 	if !c.note(first, now) || c.note(first, now) || !c.note(second, now) {
 		t.Error("what is new is told wrongly")
 	}
-	if got := <-c.ch; got != error(second) {
+	if got := <-c.ch; !errors.Is(got, second) {
 		t.Errorf("waiting is %v", got)
 	}
 	if c.current(now.Add(conflictMemory+1)) != nil {

@@ -34,7 +34,7 @@ func TestRestartRejoinsWithoutSeeds(t *testing.T) {
 	for _, gone := range []string{"", "gossip-peers.json", "serf.snapshot"} {
 		inMesh(t, func(m *mesh) {
 			hosts := m.fiveOnDisk(t)
-			time.Sleep(10 * time.Second)
+			pass(10 * time.Second)
 			hosts[4].stop()
 			hosts[0].stop() // its only seed is gone for good
 			if gone != "" {
@@ -57,10 +57,10 @@ func TestQuickRestartIsNoFailure(t *testing.T) {
 		hosts := m.fiveOnDisk(t)
 		before := hosts[0].Members()[4].Since
 		hosts[4].stop()
-		time.Sleep(time.Second)
+		pass(time.Second)
 		again := m.restart(hosts[4], 5)
 		m.within(5*time.Second, "it is back", func() bool { return len(again.names(StatusAlive)) == 5 })
-		time.Sleep(20 * time.Second)
+		pass(20 * time.Second)
 		if now := hosts[0].Members()[4]; now.Status != StatusAlive || !now.Since.Equal(before) {
 			t.Errorf("h5 is %s since %v, was alive since %v", now.Status, now.Since, before)
 		}
@@ -71,14 +71,14 @@ func TestQuickRestartIsNoFailure(t *testing.T) {
 func TestWholeMeshRestarts(t *testing.T) {
 	inMesh(t, func(m *mesh) {
 		hosts := m.fiveOnDisk(t)[1:]
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		for _, h := range m.hosts {
 			h.stop()
 		}
 		var again []*host
 		for i, h := range hosts {
 			again = append(again, m.restart(h, i+2))
-			time.Sleep(20 * time.Second) // far longer than serf tries by itself
+			pass(20 * time.Second) // far longer than serf tries by itself
 		}
 		m.within(20*time.Second, "they find each other", func() bool { return allSee(again, StatusAlive, "h2", "h3", "h4", "h5") })
 	})
@@ -87,13 +87,13 @@ func TestWholeMeshRestarts(t *testing.T) {
 func TestLeftHostDoesNotComeBackByItself(t *testing.T) {
 	inMesh(t, func(m *mesh) {
 		hosts := m.fiveOnDisk(t)
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		if err := hosts[4].Leave(context.Background()); err != nil {
 			t.Error(err)
 		}
 		hosts[4].stop()
 		again := m.restart(hosts[4], 5)
-		time.Sleep(2 * time.Minute)
+		pass(2 * time.Minute)
 		if len(again.Members()) != 1 || !slices.Equal(hosts[1].names(StatusLeft), []string{"h5"}) {
 			t.Error("a host that left came back without being asked")
 		}
@@ -104,7 +104,7 @@ func TestLeftHostDoesNotComeBackByItself(t *testing.T) {
 func TestJoinIsRetriedForEver(t *testing.T) {
 	inMesh(t, func(m *mesh) {
 		waiting := m.start(m.config(2, 1))
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		if joined, err := waiting.JoinState(); joined || err == nil || !strings.Contains(err.Error(), addr(1)) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("while waiting: %v, %v", joined, err)
 		}
@@ -145,7 +145,7 @@ func TestSeedsUniteTwoIslands(t *testing.T) {
 func TestHostThatIsItsOwnSeed(t *testing.T) {
 	inMesh(t, func(m *mesh) {
 		h := m.start(m.config(1, 1))
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if joined, err := h.JoinState(); joined || err != nil {
 			t.Errorf("%v, %v", joined, err)
 		}

@@ -128,7 +128,7 @@ func TestTableForgetsAndIsBounded(t *testing.T) {
 	if _, _, ok := tab.get(tab.self, later); !ok {
 		t.Error("its own vitals were forgotten")
 	}
-	for h := range uint64(maxRecords + 100) {
+	for h := range uint64(maxRecords + 10) {
 		tab.receive([]entry{heard(h+10, 1, 0, now)}, now, false)
 	}
 	if len(tab.entries) != maxRecords {

@@ -21,7 +21,7 @@ func TestVitalsReachAll(t *testing.T) {
 			h.PublishVitals(Vitals{Bits: uint32(i), CPU: 0.5, Memory: 1, Pressure: Unmeasured, Detail: uint64(i)})
 		}
 		m.within(2*time.Second, "all know all", func() bool { return knowAll(hosts, hosts) })
-		time.Sleep(4 * time.Second)
+		pass(4 * time.Second)
 		v, age, _ := hosts[0].Vitals("h4")
 		if age < 3500*time.Millisecond || age > 4500*time.Millisecond {
 			t.Errorf("age is %v", age)
@@ -65,7 +65,7 @@ func TestVitalsGoStaleThenUnknown(t *testing.T) {
 		want := map[time.Duration]Freshness{14 * time.Second: Fresh, 16 * time.Second: Stale, 29 * time.Second: Stale, 31 * time.Second: Unknown}
 		start := time.Now()
 		for _, at := range []time.Duration{14 * time.Second, 16 * time.Second, 29 * time.Second, 31 * time.Second} {
-			time.Sleep(at - time.Since(start))
+			pass(at - time.Since(start))
 			if got := hosts[4].Freshness("h2"); got != want[at] {
 				t.Errorf("after %v they are %v", at, got)
 			}
@@ -83,7 +83,7 @@ func TestVitalsGoStaleThenUnknown(t *testing.T) {
 // The one exchange of joining brings the vitals of all, with their ages.
 func TestLateJoinerHasAllVitalsWhenJoined(t *testing.T) {
 	inMesh(t, func(m *mesh) {
-		const n = 30
+		const n = 15
 		hosts := []*host{m.start(m.config(1))}
 		for i := 2; i <= n; i++ {
 			hosts = append(hosts, m.start(m.config(i, 1)))
@@ -92,7 +92,7 @@ func TestLateJoinerHasAllVitalsWhenJoined(t *testing.T) {
 			h.PublishVitals(Vitals{Bits: uint32(i)})
 		}
 		m.within(20*time.Second, "h1 knows all", func() bool { return knowAll(hosts[:1], hosts) })
-		time.Sleep(20 * time.Second)
+		pass(20 * time.Second)
 
 		late := m.start(m.config(99, 1))
 		late.PublishVitals(Vitals{Bits: 99})
