@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
@@ -25,8 +26,8 @@ const (
 // it is acted on, and no older one is ever accepted (S3).
 type sliceWatch struct {
 	*member
-	mu  sync.Mutex
-	cur topology.Slice
+	mu  sync.Mutex // held while a slice is made durable
+	cur atomic.Pointer[topology.Slice]
 }
 
 // restore loads the slice of the agent's last life, so that its work goes on
@@ -39,18 +40,19 @@ func (w *sliceWatch) restore() error {
 	if sl.MeshID != w.id.Peer().MeshID {
 		return nil // none, or of another mesh
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.cur = sl
+	w.cur.Store(&sl)
 	return nil
 }
 
+// index is the index of the last accepted slice. It waits for nothing: events
+// between an exit and its restart carry it.
 func (w *sliceWatch) index() uint64 { return w.slice().Index }
 
 func (w *sliceWatch) slice() topology.Slice {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.cur
+	if sl := w.cur.Load(); sl != nil {
+		return *sl
+	}
+	return topology.Slice{}
 }
 
 // run follows the slice until ctx ends: from this host's own Raft server if it
@@ -102,17 +104,18 @@ func (w *sliceWatch) accept(sl topology.Slice) error {
 	if sl.MeshID != w.id.Peer().MeshID || sl.Host != w.cfg.Name {
 		return api.Errorf(api.CodeInvalid, "accept slice: it is for host %s of mesh %s", sl.Host, sl.MeshID)
 	}
-	if older(sl, w.cur) {
-		return api.Errorf(api.CodeRejected, "accept slice: (%d, %d, %d) is older than (%d, %d, %d)", sl.Era, sl.Term, sl.Index, w.cur.Era, w.cur.Term, w.cur.Index)
+	cur := w.slice()
+	if older(sl, cur) {
+		return api.Errorf(api.CodeRejected, "accept slice: (%d, %d, %d) is older than (%d, %d, %d)", sl.Era, sl.Term, sl.Index, cur.Era, cur.Term, cur.Index)
 	}
-	same := sl.Era == w.cur.Era && sl.Index == w.cur.Index
-	if same && sl.Term == w.cur.Term {
+	same := sl.Era == cur.Era && sl.Index == cur.Index
+	if same && sl.Term == cur.Term {
 		return nil
 	}
 	if err := w.store.saveSlice(sl); err != nil {
 		return err
 	}
-	w.cur = sl
+	w.cur.Store(&sl)
 	if !same {
 		w.copies.Set(sl)
 	}

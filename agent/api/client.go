@@ -51,23 +51,38 @@ func New(base string, rt http.RoundTripper, addr string) *Client {
 
 // Get reads path into out.
 func (c *Client) Get(ctx context.Context, path string, query url.Values, out any) error {
-	return c.do(ctx, http.MethodGet, path, query, nil, out)
+	_, err := c.do(ctx, http.MethodGet, path, query, "", nil, out)
+	return err
+}
+
+// GetWithHeader is Get for a caller that also wants the headers of the answer.
+func (c *Client) GetWithHeader(ctx context.Context, path string, query url.Values, out any) (http.Header, error) {
+	return c.do(ctx, http.MethodGet, path, query, "", nil, out)
 }
 
 // Post sends in to path and reads the answer into out; both may be nil.
 func (c *Client) Post(ctx context.Context, path string, query url.Values, in, out any) error {
-	return c.do(ctx, http.MethodPost, path, query, in, out)
+	_, err := c.do(ctx, http.MethodPost, path, query, "", in, out)
+	return err
+}
+
+// PostOnce is Post with an idempotency key: a write that was committed under a
+// key is not committed a second time.
+func (c *Client) PostOnce(ctx context.Context, path, key string, in, out any) error {
+	_, err := c.do(ctx, http.MethodPost, path, nil, key, in, out)
+	return err
 }
 
 // Delete asks for path to be removed.
 func (c *Client) Delete(ctx context.Context, path string, out any) error {
-	return c.do(ctx, http.MethodDelete, path, nil, nil, out)
+	_, err := c.do(ctx, http.MethodDelete, path, nil, "", nil, out)
+	return err
 }
 
-func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
-	resp, err := c.send(ctx, method, path, query, in)
+func (c *Client) do(ctx context.Context, method, path string, query url.Values, key string, in, out any) (http.Header, error) {
+	resp, err := c.send(ctx, method, path, query, key, in)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	if out == nil {
@@ -76,19 +91,25 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 		err = json.NewDecoder(resp.Body).Decode(out)
 	}
 	if err != nil {
-		return c.lost(method, path, err)
+		return nil, c.lost(method, path, err)
 	}
-	return nil
+	return resp.Header, nil
 }
 
 // Stream reads an NDJSON answer and calls line for each value, until the stream
 // ends, ctx is done or line returns false.
 func (c *Client) Stream(ctx context.Context, path string, query url.Values, line func([]byte) bool) error {
-	resp, err := c.send(ctx, http.MethodGet, path, query, nil)
+	return c.StreamWithHeader(ctx, path, query, func(http.Header) {}, line)
+}
+
+// StreamWithHeader is Stream that shows head the headers before the first line.
+func (c *Client) StreamWithHeader(ctx context.Context, path string, query url.Values, head func(http.Header), line func([]byte) bool) error {
+	resp, err := c.send(ctx, http.MethodGet, path, query, "", nil)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
+	head(resp.Header)
 	sc := bufio.NewScanner(resp.Body)
 	sc.Buffer(make([]byte, 64<<10), MaxReport)
 	for sc.Scan() {
@@ -102,7 +123,7 @@ func (c *Client) Stream(ctx context.Context, path string, query url.Values, line
 	return ctx.Err()
 }
 
-func (c *Client) send(ctx context.Context, method, path string, query url.Values, in any) (*http.Response, error) {
+func (c *Client) send(ctx context.Context, method, path string, query url.Values, key string, in any) (*http.Response, error) {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -121,6 +142,9 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if key != "" {
+		req.Header.Set(HeaderRequest, key)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
