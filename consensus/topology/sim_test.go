@@ -20,6 +20,7 @@ type sim struct {
 	gate     bool
 	calm     int             // since when; only counts while gate
 	excused  map[string]bool // a user took copies on trial out of it by stopping them
+	quiet    bool            // do not tell the time
 	mistakes []string
 	log      []string
 }
@@ -34,6 +35,9 @@ type simHost struct {
 	seen       Slice
 	last       int // when the leader last heard from it
 	labels     map[string]string
+	cpu        float64 // 0: 4
+	user       bool
+	taken      []int
 	procs      map[CopyKey]*proc
 }
 
@@ -49,7 +53,11 @@ type proc struct {
 }
 
 func (s *sim) say(format string, args ...any) {
-	s.log = append(s.log, fmt.Sprintf("%4d ", s.now)+fmt.Sprintf(format, args...))
+	at := fmt.Sprintf("%4d ", s.now)
+	if s.quiet {
+		at = "     "
+	}
+	s.log = append(s.log, at+fmt.Sprintf(format, args...))
 }
 
 func (s *sim) mistake(format string, args ...any) {
@@ -150,7 +158,10 @@ func (s *sim) observe() Observations {
 		cut := h.dead || h.deaf
 		o := HostObs{
 			Alive: !cut || s.now-h.since < 3, Reported: h.last >= s.office, ReportAge: seconds(s.now - max(h.last, s.office)),
-			CPU: 4, Memory: 8 << 30, PortMin: 20000, PortMax: 20020, Labels: h.labels, Copies: map[CopyKey]CopyObs{},
+			CPU: 4, Memory: 8 << 30, PortMin: 20000, PortMax: 20020, Ports: h.taken, CanUser: h.user, Labels: h.labels, Copies: map[CopyKey]CopyObs{},
+		}
+		if h.cpu > 0 {
+			o.CPU = h.cpu
 		}
 		if o.Reported {
 			for key, x := range h.procs { // of a cut host: as it was, or worse

@@ -150,12 +150,13 @@ func (p *planner) findStrays() {
 	}
 }
 
-// over reports whether a copy has no process any more and gets none.
-func over(o CopyObs) bool { return o.State == CopyStopped || o.State == CopyFailed }
+// over reports whether a copy has no process any more and gets none. One that
+// failed may be tried again.
+func over(o CopyObs) bool { return o.State == CopyStopped }
 
-// gone reports whether the process of a copy that must stop is no more.
+// gone reports whether the process of a copy that was told to stop is no more.
 func (c *copyPlan) gone() bool {
-	return c.room.fresh && (!c.known || c.obs.State == CopyStopped || c.seen && c.obs.State == CopyFailed)
+	return c.room.fresh && (!c.known || over(c.obs) || c.seen && c.obs.State == CopyFailed)
 }
 
 // lost reports whether a host is lost to an app: gossip calls it dead, and the
@@ -220,7 +221,7 @@ func (p *planner) add(a *appPlan, next Placement) {
 
 // drop decides that a copy is no more.
 func (p *planner) drop(a *appPlan, c *copyPlan) {
-	if !c.gone() {
+	if !c.Stopped || !c.gone() {
 		p.strays[c.Key()] = append(p.strays[c.Key()], c.room) // it has yet to stop
 	}
 	c.room.free(a, c.Placement)
