@@ -63,7 +63,8 @@ func New(cfg Config) (_ *Agent, err error) {
 	var opened closers
 	opened.add(a.store.close)
 	if a.driver, err = openDriver(&a.cfg); err == nil {
-		a.local, err = listenLocal(cfg.Socket)
+		opened.add(a.driver.close)
+		a.local, err = openLocal(&a.cfg)
 	}
 	if err != nil {
 		opened.close()
@@ -87,13 +88,11 @@ func (a *Agent) Run(ctx context.Context) error {
 		}},
 		{"mesh", a.live},
 	})
-	if err := os.Remove(a.cfg.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		a.cfg.Logger.Debug("remove socket", "error", err)
-	}
+	a.removeSocket()
 	if errors.Is(err, errLeft) {
 		err = errors.Join(ErrLeft, a.store.forgetMesh())
 	}
-	return errors.Join(err, a.store.close())
+	return errors.Join(err, a.driver.close(), a.store.close())
 }
 
 // live makes this host a member of its mesh, waiting for one if it has none.
@@ -211,6 +210,23 @@ func (a *Agent) joinForEver(ctx context.Context) {
 		if !retry.wait(ctx) {
 			return
 		}
+	}
+}
+
+// openLocal opens what serves local root.
+func openLocal(cfg *Config) (net.Listener, error) {
+	if l := cfg.Seams.Local; l != nil {
+		return l, nil
+	}
+	return listenLocal(cfg.Socket)
+}
+
+func (a *Agent) removeSocket() {
+	if a.cfg.Seams.Local != nil {
+		return
+	}
+	if err := os.Remove(a.cfg.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		a.cfg.Logger.Debug("remove socket", "error", err)
 	}
 }
 

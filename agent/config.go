@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/workload"
 )
 
@@ -50,7 +51,9 @@ type Seams struct {
 	Network Network         // the mesh port
 	Gossip  GossipTransport // the gossip port
 	Driver  workload.Driver
-	NoNATS  bool // no embedded server and no publisher
+	Local   net.Listener         // in place of the socket; the agent closes it
+	Accept  func(topology.Slice) // told of each slice that was accepted, in order, before it is acted on
+	NoNATS  bool                 // no embedded server and no publisher
 }
 
 // DefaultPorts are the ports of a host that runs one agent.

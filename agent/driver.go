@@ -10,6 +10,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/workload"
 	"github.com/ganglion-mesh/ganglion/workload/output"
 	"github.com/ganglion-mesh/ganglion/workload/process"
+	"github.com/ganglion-mesh/ganglion/workload/systemd"
 )
 
 // hostDriver is the driver of this host with what belongs to it.
@@ -19,32 +20,49 @@ type hostDriver struct {
 	outputs *output.Store // nil: the driver keeps no output files
 	canUser bool          // whether copies can run as other users
 	run     func(ctx context.Context) error
+	close   func() error
+}
+
+// realDriver is what both drivers of real hosts offer besides running copies.
+type realDriver interface {
+	workload.Driver
+	Run(ctx context.Context) error
+	Close() error
+	Output() *output.Store
 }
 
 // openDriver opens the driver that the configuration names; auto is systemd
 // where it is PID 1 and lets us, else process.
 func openDriver(cfg *Config) (hostDriver, error) {
 	if d := cfg.Seams.Driver; d != nil {
-		return hostDriver{name: "test", driver: d, canUser: true, run: waitDone}, nil
+		return hostDriver{name: "test", driver: d, canUser: true, run: waitDone, close: func() error { return nil }}, nil
 	}
 	root := os.Getuid() == 0
 	name := cfg.Driver
 	if name == "auto" {
 		name = "process"
-	}
-	if name == "systemd" {
-		if !isPID1Systemd() {
-			return hostDriver{}, errors.New("open systemd driver: PID 1 of this host is not systemd; set driver to process")
+		if root && isPID1Systemd() {
+			name = "systemd"
 		}
-		return hostDriver{}, errors.New("open systemd driver: not in this version yet; set driver to process")
 	}
-	d, err := process.New(process.Config{Dir: cfg.DataDir, Host: cfg.Name, Logger: cfg.Logger})
+	var d realDriver
+	var err error
+	if name == "systemd" {
+		d, err = openSystemd(cfg)
+	} else {
+		d, err = process.New(process.Config{Dir: cfg.DataDir, Host: cfg.Name, Logger: cfg.Logger})
+	}
 	if err != nil {
-		return hostDriver{}, fmt.Errorf("open process driver: %w", err)
+		return hostDriver{}, fmt.Errorf("open %s driver: %w", name, err)
 	}
-	return hostDriver{name: name, driver: d, outputs: d.Output(), canUser: root, run: func(ctx context.Context) error {
-		return errors.Join(d.Run(ctx), d.Close())
-	}}, nil
+	return hostDriver{name: name, driver: d, outputs: d.Output(), canUser: root, run: d.Run, close: d.Close}, nil
+}
+
+func openSystemd(cfg *Config) (realDriver, error) {
+	if !isPID1Systemd() {
+		return nil, errors.New("PID 1 of this host is not systemd; set driver to process")
+	}
+	return systemd.New(systemd.Config{Dir: cfg.DataDir, Host: cfg.Name, Logger: cfg.Logger})
 }
 
 func waitDone(ctx context.Context) error {

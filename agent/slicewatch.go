@@ -116,6 +116,9 @@ func (w *sliceWatch) accept(sl topology.Slice) error {
 		return err
 	}
 	w.cur.Store(&sl)
+	if told := w.cfg.Seams.Accept; told != nil {
+		told(sl)
+	}
 	if !same {
 		w.copies.Set(sl)
 	}
