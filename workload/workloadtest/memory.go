@@ -28,6 +28,7 @@ type Host struct {
 	gates    map[workload.CopyID]chan struct{}
 	doubled  []workload.CopyID
 	hideExit bool
+	watch    func(workload.Instance, *workload.Exit)
 }
 
 // proc is a running copy.
@@ -71,6 +72,20 @@ func (h *Host) HoldStarts(id workload.CopyID) (release func()) {
 	})
 }
 
+// Watch makes f be told of each beginning of an instance, with no exit, and of
+// each end, in order. It is called with the host locked, and must not call it.
+func (h *Host) Watch(f func(workload.Instance, *workload.Exit)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.watch = f
+}
+
+func (h *Host) told(inst workload.Instance, e *workload.Exit) {
+	if h.watch != nil {
+		h.watch(inst, e)
+	}
+}
+
 // HideExits makes the exits from now on unknown, as on an old kernel.
 func (h *Host) HideExits() {
 	h.mu.Lock()
@@ -98,11 +113,13 @@ func (h *Host) Heal(id workload.CopyID, sig syscall.Signal) bool {
 		return false
 	}
 	e := p.fill(workload.Exit{Known: true, Signal: sig})
+	h.told(p.inst, &e)
 	h.pids++
 	p.inst.Pid, p.inst.StartTime, p.inst.Start, p.begun = h.pids, uint64(h.pids), p.inst.Start+1, time.Now()
 	next := p.inst
 	e.Successor = &next
 	h.starts = append(h.starts, next)
+	h.told(next, nil)
 	for _, f := range p.healed {
 		f(e)
 	}
@@ -162,6 +179,7 @@ func (h *Host) endProc(p *proc, e workload.Exit) {
 		e.Known, e.Code, e.Signal = false, 0, 0
 	}
 	p.exit = e
+	h.told(p.inst, &e)
 	close(p.gone)
 	for _, f := range p.ended {
 		f(e)
@@ -204,6 +222,7 @@ func (m *Memory) Start(ctx context.Context, spec workload.Spec, n int) (workload
 	p.inst = workload.Instance{Spec: spec, Start: n, Pid: h.pids, StartTime: uint64(h.pids), Since: p.begun}
 	h.procs[spec.ID] = p
 	h.starts = append(h.starts, p.inst)
+	h.told(p.inst, nil)
 	mh := m.handle(p)
 	if p.kind == progExit {
 		code, _ := strconv.Atoi(spec.Command[1])

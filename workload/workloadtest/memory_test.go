@@ -3,6 +3,8 @@ package workloadtest
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -93,4 +95,25 @@ func TestMemoryHoldsStarts(t *testing.T) {
 			t.Errorf("a held start was not cancelled: %v", err)
 		}
 	})
+}
+
+func TestMemoryIsWatched(t *testing.T) {
+	host := NewHost("h1")
+	d := NewMemory(host)
+	var told []string
+	host.Watch(func(inst workload.Instance, e *workload.Exit) {
+		told = append(told, fmt.Sprintf("%s#%d ended=%t", inst.Spec.ID, inst.Pid, e != nil))
+	})
+	h, err := d.Start(t.Context(), memorySpec(1, progSleep), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host.Heal(h.Instance().Spec.ID, syscall.SIGSEGV)
+	if err := h.Stop(t.Context(), syscall.SIGTERM, time.Second); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"web/1#1 ended=false", "web/1#1 ended=true", "web/1#2 ended=false", "web/1#2 ended=true"}
+	if !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
+	}
 }
