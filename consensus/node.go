@@ -183,6 +183,7 @@ func (n *Node) start() (*raft.Raft, *link, error) {
 	}
 	l, err := n.newLink()
 	if err != nil {
+		n.calls.close()
 		return nil, nil, errors.Join(err, n.store.Close())
 	}
 	r, err := raft.NewRaft(n.cfg.raftConfig(n.id), n.machine, n.store, n.store, n.snaps, l)
