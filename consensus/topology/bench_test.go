@@ -47,6 +47,10 @@ func well(s *State, obs Observations) {
 	for name, o := range obs.Hosts {
 		o.Copies = map[CopyKey]CopyObs{}
 		for _, p := range s.PlacementsOn(name) {
+			if p.Stopped {
+				o.Copies[p.Key()] = CopyObs{Generation: p.Generation, State: CopyStopped}
+				continue
+			}
 			o.Copies[p.Key()] = CopyObs{
 				Version: p.Version, Generation: p.Generation, State: CopyRunning,
 				Ready: true, ReadyFor: time.Hour, Age: time.Hour,

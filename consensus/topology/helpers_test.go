@@ -85,11 +85,10 @@ func app(name string, count int, change ...func(*intent.App)) intent.App {
 	return a.WithDefaults()
 }
 
-func snapshot(t testing.TB, s *State) []byte {
-	t.Helper()
+func snapshot(t interface{ Fatalf(string, ...any) }, s *State) []byte {
 	var b bytes.Buffer
 	if err := s.Write(&b); err != nil {
-		t.Fatal(err)
+		t.Fatalf("write snapshot: %v", err)
 	}
 	return b.Bytes()
 }

@@ -131,14 +131,21 @@ func (p *planner) finishMoves(a *appPlan) {
 		if !c.gone() {
 			continue
 		}
-		n := a.need(c.Key(), version, c.Ports)
-		if target := p.choose(n); target != nil {
-			p.put(a, c, n.placeOn(target, version), c.Leaving)
-		} else {
-			p.unplaced(c.Key(), "stays on "+c.Host+", which it should leave ("+c.Leaving+"); "+p.refusal(n))
+		if !p.arrive(a, c, version) && (version == c.Version || !p.arrive(a, c, c.Version)) {
+			p.unplaced(c.Key(), "stays on "+c.Host+", which it should leave ("+c.Leaving+"); "+p.refusal(a.need(c.Key(), version, c.Ports)))
 			p.inPlace(a, c, c.Version)
 		}
 	}
+}
+
+// arrive places a copy that has left its host on another.
+func (p *planner) arrive(a *appPlan, c *copyPlan, version string) bool {
+	n := a.need(c.Key(), version, c.Ports)
+	target := p.choose(n)
+	if target != nil {
+		p.put(a, c, n.placeOn(target, version), c.Leaving)
+	}
+	return target != nil
 }
 
 // mustLeave returns why a copy cannot stay on its host, or "".

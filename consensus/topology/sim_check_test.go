@@ -190,7 +190,9 @@ func (s *sim) heal() {
 		a := s.app(st.App)
 		goes := a.Spec.Run.Env["GOES"]
 		bad := goes == "bad" || goes == "hang"
-		if slices.ContainsFunc(st.Copies, func(c CopyStatus) bool { return strings.Contains(c.Why, "no host will do") }) {
+		if slices.ContainsFunc(st.Copies, func(c CopyStatus) bool {
+			return strings.Contains(c.Why, "no host will do") || strings.Contains(c.Why, "without enough")
+		}) {
 			continue // it asks for more than there is, and is told so
 		}
 		switch {

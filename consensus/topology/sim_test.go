@@ -318,6 +318,8 @@ func (s *sim) declare() {
 		}
 	})
 	s.say("user: apply %s count %d per_host %v %s %.4s %v", name, a.Copies(), a.PerHost, goes, a.Version(), a.Place.Require)
+	if old, ok := s.state.App(name); !ok || old.Version != a.Version() {
+		s.excused[name] = false
+	}
 	s.put(a)
-	s.excused[name] = false
 }
