@@ -303,6 +303,10 @@ func (a *adoption) install() ([]workload.Handle, error) {
 		s.starts.Store(int64(h.inst.Start))
 		if p, err := a.d.prepare(h.inst.Spec); err == nil {
 			s.prep = p
+			if h.group.cg != nil && p.cg != nil && h.group.cg.path == p.cg.path {
+				h.group.cg.close()
+				h.group.cg = p.cg // one object, so that a kill of it is known
+			}
 			if err := a.d.arm(p, a.runs[id]); err != nil {
 				a.d.log.Warn("adopted copy is not recorded", "copy", id.String(), "error", err)
 			}

@@ -2,6 +2,199 @@
 
 package process
 
-const roleVar = "GANGLION_TEST_ROLE"
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
 
-func play(string) int { return 0 }
+	"golang.org/x/sys/unix"
+
+	"github.com/ganglion-mesh/ganglion/workload"
+)
+
+// roleVar has the test binary play something else than the tests: an agent that
+// can be killed, or a copy that tells what it sees.
+const roleVar = "TEST_ROLE"
+
+func play(role string) int {
+	switch role {
+	case "agent", "agent-dies-unrecorded":
+		return playAgent(role)
+	case "look":
+		return playLook()
+	case "eat":
+		var all [][]byte
+		for range 256 {
+			b := make([]byte, 1<<20)
+			for i := range b {
+				b[i] = 1
+			}
+			all = append(all, b)
+		}
+		return len(all) & 1
+	}
+	return 2
+}
+
+// agentConfig is what an agent's process is told.
+type agentConfig struct {
+	Dir       string
+	NoCgroups bool
+	Start     []workload.Spec
+}
+
+// playAgent adopts, starts what it was told to and is not adopted, prints a line
+// for each copy, and stays until it is killed.
+func playAgent(role string) int {
+	var cfg agentConfig
+	if err := json.Unmarshal([]byte(os.Getenv("TEST_AGENT")), &cfg); err != nil {
+		return 2
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	d, err := New(Config{Dir: cfg.Dir, Host: "h1", NoCgroups: cfg.NoCgroups, Logger: log})
+	if err != nil {
+		log.Error("open", "error", err)
+		return 1
+	}
+	if role == "agent-dies-unrecorded" {
+		d.afterFork = func() {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}
+	ctx := context.Background()
+	hs, err := d.Adopt(ctx)
+	if err != nil {
+		log.Error("adopt", "error", err)
+		return 1
+	}
+	known := map[workload.CopyID]bool{}
+	for _, h := range hs {
+		known[h.Instance().Spec.ID] = true
+	}
+	for _, s := range cfg.Start {
+		if known[s.ID] {
+			continue
+		}
+		h, err := d.Start(ctx, s, 1)
+		if err != nil {
+			log.Error("start", "error", err)
+			return 1
+		}
+		hs = append(hs, h)
+	}
+	for _, h := range hs {
+		fmt.Println(h.Instance().Spec.ID, h.Instance().Pid)
+	}
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	select {}
+}
+
+// runAgent starts an agent, waits for its copies (or its death) and kills it -9.
+func runAgent(t *testing.T, role string, cfg agentConfig) map[string]int {
+	t.Helper()
+	b, err := json.Marshal(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = []string{roleVar + "=" + role, "TEST_AGENT=" + string(b)}
+	cmd.Stderr = t.Output()
+	in, _ := cmd.StdinPipe()
+	defer in.Close()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pids := map[string]int{}
+	for sc := bufio.NewScanner(out); len(pids) < len(cfg.Start) && sc.Scan(); {
+		var id string
+		var pid int
+		if _, err := fmt.Sscan(sc.Text(), &id, &pid); err != nil {
+			t.Fatal(err)
+		}
+		pids[id] = pid
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	return pids
+}
+
+// look is what a copy sees of itself.
+type look struct {
+	Fds    []int
+	Status map[string]string // of /proc/self/status
+	Env    []string
+	Cwd    string
+	Leader bool // of its session and process group
+}
+
+func playLook() int {
+	var l look
+	for fd := range 1024 {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
+			l.Fds = append(l.Fds, fd)
+		}
+	}
+	b, _ := os.ReadFile("/proc/self/status")
+	l.Status = map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		k, v, _ := strings.Cut(line, ":")
+		l.Status[k] = strings.TrimSpace(v)
+	}
+	l.Env = os.Environ()
+	l.Cwd, _ = os.Getwd()
+	sid, _ := unix.Getsid(0)
+	l.Leader = sid == os.Getpid() && unix.Getpgrp() == os.Getpid()
+	_ = json.NewEncoder(os.Stdout).Encode(l)
+	return 0
+}
+
+// self copies the test binary to where any user may execute it.
+func self(t testing.TB) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dataDir(t), "self")
+	if err := os.WriteFile(path, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestAsOrdinaryUser runs all of these tests again as nobody.
+func TestAsOrdinaryUser(t *testing.T) {
+	needRoot(t)
+	tmp := dataDir(t)
+	if err := os.Chmod(tmp, 0o1777); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"-test.v", "-test.run=.", "-test.shuffle=on"}
+	cmd := exec.Command(self(t), args...)
+	cmd.Dir = tmp
+	cmd.Env = []string{"TMPDIR=" + tmp, "PATH=" + workload.PlainPath}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534, Groups: []uint32{}}}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, ran := range []string{"TestConforms/search/Adopt", "TestDaemonIsStoppedWhole/search", "TestAgentKilled/search"} {
+		if !strings.Contains(string(out), "--- PASS: "+ran+" ") {
+			t.Errorf("%s did not run", ran)
+		}
+	}
+}

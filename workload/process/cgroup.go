@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -153,11 +154,17 @@ func (c *cgroups) removeBase() {
 }
 
 // cgroup is one v2 group, open to be started into and to be killed.
+//
+// A group serves for one kill only: kernels since 6.14 (tried on 6.18) kill at
+// once whatever is started by CLONE_INTO_CGROUP into a group that cgroup.kill was
+// ever written to, since they compare its count of kills with that of the
+// parent's own group. After a kill the directory has to be made anew.
 type cgroup struct {
 	path   string
 	dir    *os.File
 	events *os.File
 	kill   *os.File
+	spent  atomic.Bool // killed once
 }
 
 func openCgroup(path string) (*cgroup, error) {
@@ -173,11 +180,30 @@ func openCgroup(path string) (*cgroup, error) {
 	return g, nil
 }
 
+// makeCgroup makes a group anew; one that processes live in is taken as it is.
 func makeCgroup(path string) (*cgroup, error) {
+	_ = unix.Rmdir(path)
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return nil, err
 	}
 	return openCgroup(path)
+}
+
+// renewed returns g, or what takes its place if it is spent. Nothing may live in
+// it.
+func (g *cgroup) renewed() (*cgroup, error) {
+	if !g.spent.Load() {
+		return g, nil
+	}
+	if err := unix.Rmdir(g.path); err != nil {
+		return g, fmt.Errorf("renew %s: %w", g.path, err)
+	}
+	fresh, err := makeCgroup(g.path)
+	if err != nil {
+		return g, err
+	}
+	g.close()
+	return fresh, nil
 }
 
 func (g *cgroup) close() {
@@ -208,6 +234,7 @@ func (g *cgroup) populated() bool {
 
 // killAll ends every process of the group, also those that are being forked.
 func (g *cgroup) killAll() error {
+	g.spent.Store(true)
 	_, err := g.kill.WriteAt([]byte("1"), 0)
 	return err
 }

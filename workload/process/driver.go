@@ -60,19 +60,22 @@ func (c *Config) validate() error {
 
 // Driver implements workload.Driver. It must be the only one of its directory.
 type Driver struct {
-	cfg       Config
-	log       *slog.Logger
-	boot      string
-	tag       string // names this data directory in marks and cgroups
-	root      bool   // whether copies can get users of their own
-	oom       bool   // whether copies must be freed of the agent's OOM score
-	null      *os.File
-	keepClass bool // copies inherit the agent's scheduling class: for measuring alone
-	out       *output.Store
-	ownOut    bool
-	users     *users
-	cg        cgroups
-	exits     exitReader
+	cfg    Config
+	log    *slog.Logger
+	boot   string
+	tag    string // names this data directory in marks and cgroups
+	root   bool   // whether copies can get users of their own
+	oom    bool   // whether copies must be freed of the agent's OOM score
+	null   *os.File
+	out    *output.Store
+	ownOut bool
+	users  *users
+	cg     cgroups
+	exits  exitReader
+
+	// For tests alone.
+	keepClass bool   // copies inherit the agent's scheduling class
+	afterFork func() // called between an exec and its record
 
 	closing chan struct{}
 	wg      sync.WaitGroup // launchers, watchers, sweeps

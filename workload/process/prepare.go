@@ -100,10 +100,25 @@ func (d *Driver) prepareGroup(p *prepared) {
 		}
 		p.cg = cg
 	}
+	d.setLimits(p)
+}
+
+func (d *Driver) setLimits(p *prepared) {
 	var err error
-	if p.attach, err = d.cg.limits(name, p.cg, p.spec.CPU, p.spec.Memory); err != nil {
+	if p.attach, err = d.cg.limits(copyName(p.spec.ID), p.cg, p.spec.CPU, p.spec.Memory); err != nil {
 		d.log.Warn("limits of a copy are not enforced", "copy", p.spec.ID.String(), "error", err)
 	}
+}
+
+// renewGroup is needed where the rest of the last start had to be killed.
+func (d *Driver) renewGroup(p *prepared) error {
+	cg, err := p.cg.renewed()
+	if err != nil {
+		return err
+	}
+	p.cg = cg
+	d.setLimits(p)
+	return nil
 }
 
 func (d *Driver) prepareRecord(p *prepared) (err error) {
@@ -209,11 +224,19 @@ func (d *Driver) start(p *prepared, n int) (*handle, error) {
 	if err := d.arm(p, run{Boot: d.boot}); err != nil {
 		return nil, fmt.Errorf("record start of %s: %w", p.spec.ID, err)
 	}
+	if p.cg != nil && p.cg.spent.Load() {
+		if err := d.renewGroup(p); err != nil {
+			return nil, fmt.Errorf("start %s: %w", p.spec.ID, err)
+		}
+	}
 	r := run{Boot: d.boot, Spec: p.hash, Start: n, Nonce: p.next, Since: time.Now()}
 	pidfd := -1
 	l := &launch{path: p.path, argv: p.spec.Command, attr: p.attr(d.null, n, r.Nonce, &pidfd)}
 	if err := d.fork(p.user.kind(), l); err != nil {
 		return nil, explain(p, err)
+	}
+	if d.afterFork != nil {
+		d.afterFork()
 	}
 	h, err := d.newHandle(p.spec, n, l.pid, pidfd, r)
 	if err != nil {

@@ -41,6 +41,7 @@ func Run(t *testing.T, h Harness) {
 		{"StartStop", testStartStop}, {"ExitStatus", testExitStatus}, {"StartAgain", testStartAgain},
 		{"StartTwice", testStartTwice}, {"StartMissing", testStartMissing}, {"BadNames", testBadNames},
 		{"StopStubborn", testStopStubborn}, {"StopAtOnce", testStopAtOnce}, {"StopAgain", testStopAgain},
+		{"StartAfterKill", testStartAfterKill},
 		{"StopCancelled", testStopCancelled}, {"StopOldHandle", testStopOldHandle}, {"Signal", testSignal},
 		{"Environment", testEnvironment}, {"Exec", testExec}, {"ExecEnds", testExecEnds},
 		{"StateSurvives", testState}, {"PurgeRunning", testPurgeRunning},

@@ -39,6 +39,27 @@ func testStopAtOnce(t *testing.T, b *bench) {
 	}
 }
 
+// That a copy was killed must not hang over the next.
+func testStartAfterKill(t *testing.T, b *bench) {
+	s := b.spec("web", 1, b.p.Sleep)
+	for n := 1; n <= 3; n++ {
+		h := b.start(s, n)
+		if _, err := b.d.Exec(b.ctx(), s, b.p.Exit(0)); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if e := b.exit(h); e.Signal != syscall.SIGTERM {
+			t.Fatalf("start %d ended by itself: %+v", n, e)
+		}
+		s.Generation++
+		b.stop(b.start(s, n), 0)
+		s.Generation++
+		b.stop(b.start(s, n), 0)
+	}
+}
+
 func testStopAgain(t *testing.T, b *bench) {
 	h := b.stubborn()
 	long := make(chan error, 1)
