@@ -146,7 +146,8 @@ type Observations struct {
 	CalmFor  time.Duration
 }
 
-// HostObs is what is known of one host. Ages are measured by the leader's own
+// HostObs is what is known of one host. A host that gossip does not know at all
+// is not Alive, and its ReportAge counts from when the leader took office. Ages are measured by the leader's own
 // monotonic clock.
 type HostObs struct {
 	Alive     bool          // by gossip
@@ -160,9 +161,11 @@ type HostObs struct {
 	Memory    int64   // bytes
 	PortMin   int
 	PortMax   int
-	Ports     []int // ports that cannot be assigned: found taken by something else
+	Ports     []int // ports that cannot be assigned: found taken by something else, never by the copy they are assigned to
 	CanUser   bool  // whether it can run copies as another user (root)
-	Copies    map[CopyKey]CopyObs
+	// Copies is every copy the host has, from its first report on: one that is
+	// missing here has no process there.
+	Copies map[CopyKey]CopyObs
 }
 
 // CopyObs is a copy as its host reports it. A stopped copy may be left out or
@@ -173,7 +176,7 @@ type CopyObs struct {
 	State      CopyState
 	Ready      bool
 	ReadyFor   time.Duration
-	UnreadyFor time.Duration // since it was last ready, or first worked on; 0: not known, Age stands in
+	UnreadyFor time.Duration // since it was last ready, or else first worked on; 0: not known, Age stands in, and a short lapse of an old copy may look like a failure to become ready
 	Age        time.Duration // since the host first worked on this generation
 	Failed     bool          // this generation cannot work as it is: bad binary, limit of restarts reached, unhealthy past its grace
 	Why        string
