@@ -79,6 +79,8 @@ func (c *ServerConfig) validate() error {
 		return errors.New("make NATS server: Routes are set but ClusterPort is not")
 	case clustered && (c.TLS == nil || c.RouteTLS == nil || c.ClusterName == ""):
 		return errors.New("make NATS server: a cluster needs TLS, RouteTLS and ClusterName")
+	case c.RouteTLS != nil && c.RouteTLS.InsecureSkipVerify && c.RouteTLS.VerifyConnection == nil:
+		return errors.New("make NATS server: RouteTLS does not verify servers")
 	case c.TLS != nil && c.Authorize == nil:
 		return errors.New("make NATS server: TLS is set but Authorize is not")
 	case c.TLS != nil && c.TLS.ClientAuth != tls.RequireAndVerifyClientCert &&
@@ -98,7 +100,7 @@ type Server struct {
 
 	mu     sync.Mutex
 	routes []string
-	opts   *server.Options // as started; cloned for reloads
+	opts   *server.Options // as the server has them; nil before start
 	nats   *server.Server  // nil unless running
 }
 
@@ -153,7 +155,7 @@ func (s *Server) start() (*server.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.opts = opts.Clone() // NewServer changes what it is given
+	s.opts = opts
 	ns, err := server.NewServer(opts)
 	if err != nil {
 		return nil, err
@@ -264,11 +266,14 @@ func (s *Server) SetRoutes(routes []string) error {
 	if s.nats == nil {
 		return nil
 	}
+	// Clone what the server made of its options, not what it was given: every
+	// difference is a change to it, and some are refused.
 	opts := s.opts.Clone()
 	opts.Routes = urls
 	if err := s.nats.ReloadOptions(opts); err != nil {
 		return fmt.Errorf("set NATS routes: %w", err)
 	}
+	s.opts = opts
 	return nil
 }
 

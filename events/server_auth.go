@@ -16,6 +16,8 @@ import (
 //   - anything else is refused.
 //
 // All rights are allow-lists. User names and passwords are not looked at.
+// Every change of routes checks all clients and routes again, so that a host
+// gains and loses what Voter says without a reconnection.
 type clientAuth struct{ cfg *ServerConfig }
 
 // Check implements server.Authentication.
@@ -39,16 +41,15 @@ func (a *clientAuth) Check(c server.ClientAuthentication) bool {
 		if !ok || !tcp.IP.IsLoopback() {
 			return false
 		}
-		c.RegisterUser(&server.User{Username: "anonymous", Permissions: rights([]string{})})
+		c.RegisterUser(&server.User{Permissions: rights([]string{})})
 		return true
 	}
 }
 
 func (a *clientAuth) hostUser(host string, voter bool) *server.User {
-	return &server.User{
-		Username:    host,
-		Permissions: rights(publishRights(a.cfg.Mesh, host, voter)),
-	}
+	// No Username: at a reload of routes nats-server would look for it among
+	// the configured users, of which there are none, and drop the client.
+	return &server.User{Permissions: rights(publishRights(a.cfg.Mesh, host, voter))}
 }
 
 // rights allows publishing on the given subjects, no more (an empty list means

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -93,8 +94,16 @@ func (l *natsLog) fatalErr() error { return l.err }
 // Noticef implements server.Logger. Notices are chatter about connections.
 func (l *natsLog) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
 
-// Warnf implements server.Logger.
-func (l *natsLog) Warnf(format string, v ...any) { l.log.Warn(fmt.Sprintf(format, v...)) }
+// Warnf implements server.Logger. One warning is not passed on: nats-server
+// sees InsecureSkipVerify, but not that VerifyConnection verifies the peer,
+// which ServerConfig demands.
+func (l *natsLog) Warnf(format string, v ...any) {
+	msg := fmt.Sprintf(format, v...)
+	if strings.Contains(msg, "DO NOT USE IN PRODUCTION") {
+		return
+	}
+	l.log.Warn(msg)
+}
 
 // Errorf implements server.Logger. To nats-server a refused client is an
 // error; to the agent it is worth a warning.
