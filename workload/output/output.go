@@ -34,7 +34,7 @@ var names = [...]string{Stdout, Stderr}
 // Config says where output is kept and how much of it.
 type Config struct {
 	Dir      string        // made with mode 0700 if it does not exist
-	MaxBytes int64         // of one file; default 10 MiB
+	MaxBytes int64         // of a file before it rotates; default 10 MiB
 	Keep     int           // files a stream, the one being written included; at least 2, default 3
 	Interval time.Duration // between looks at the sizes; default 1s
 	Logger   *slog.Logger  // default: none

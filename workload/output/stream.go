@@ -86,8 +86,8 @@ func (s *Store) Rotate() error {
 
 // rotate copies the live file to a new piece and truncates it, if it is larger
 // than limit. What the copy writes between the last read and the truncation is
-// lost (microseconds); what lies more than limit before the end is skipped, so
-// that a copy that makes a file of a terabyte of holes costs no more than any
+// lost (microseconds); what lies more than twice limit before the end is skipped,
+// so that a copy that makes a file of a terabyte of holes costs no more than any
 // other. If the disk is full the output is dropped rather than left to grow.
 func (s *stream) rotate(limit int64, keep int) error {
 	info, err := s.root.Lstat(filepath.Join(s.dir, live(s.name)))
@@ -125,7 +125,7 @@ func (s *stream) copyOut(dir, src *os.File, base, limit int64) error {
 	if err != nil {
 		return err
 	}
-	from := max(0, info.Size()-limit)
+	from := max(0, info.Size()-2*limit)
 	tmp := filepath.Join(s.dir, "."+s.name+".tmp")
 	if err := s.root.RemoveAll(tmp); err != nil {
 		return err
@@ -136,7 +136,7 @@ func (s *stream) copyOut(dir, src *os.File, base, limit int64) error {
 	}
 	defer dst.Close()
 	// To the end as it is then, with a bound, for a copy that writes meanwhile.
-	if _, err := io.Copy(dst, io.NewSectionReader(src, from, 2*limit)); err != nil {
+	if _, err := io.Copy(dst, io.NewSectionReader(src, from, 3*limit)); err != nil {
 		return errors.Join(err, s.root.Remove(tmp))
 	}
 	return s.root.Rename(tmp, filepath.Join(s.dir, pieceName(s.name, base+from)))
