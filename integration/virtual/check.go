@@ -1,0 +1,163 @@
+package virtual
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// stretch is a time from From up to, not including, To.
+type stretch struct{ from, to time.Duration }
+
+// subtract returns what is left of s when all of others are taken away.
+func (s stretch) subtract(others []stretch) []stretch {
+	left := []stretch{s}
+	for _, o := range others {
+		var next []stretch
+		for _, l := range left {
+			if o.to <= l.from || o.from >= l.to {
+				next = append(next, l)
+				continue
+			}
+			if l.from < o.from {
+				next = append(next, stretch{l.from, o.from})
+			}
+			if o.to < l.to {
+				next = append(next, stretch{o.to, l.to})
+			}
+		}
+		left = next
+	}
+	return left
+}
+
+func (h History) life(s Span) stretch {
+	if !s.Ended() {
+		return stretch{s.From, h.Now + 1}
+	}
+	return stretch{s.From, s.To}
+}
+
+// excuses are the times in which something was wrong between a and b, each
+// longer by settle: until then the mesh may still be finding out.
+func (h History) excuses(a, b string, settle time.Duration) []stretch {
+	var out []stretch
+	for _, t := range h.Troubles {
+		if !t.touches(a, b) {
+			continue
+		}
+		end := h.Now + 1
+		if t.Over {
+			end = t.To + settle
+		}
+		out = append(out, stretch{t.From, end})
+	}
+	return out
+}
+
+// Doubled returns the moments in which a copy ran twice: never on one host, and
+// on two only while there was trouble between them or not longer than settle
+// after it.
+func (h History) Doubled(settle time.Duration) []string {
+	var out []string
+	byCopy := map[string][]Span{}
+	for _, s := range h.Spans {
+		byCopy[s.Copy.String()] = append(byCopy[s.Copy.String()], s)
+	}
+	for _, spans := range byCopy {
+		for i, a := range spans {
+			for _, b := range spans[i+1:] {
+				la, lb := h.life(a), h.life(b)
+				both := stretch{max(la.from, lb.from), min(la.to, lb.to)}
+				if both.from >= both.to {
+					continue
+				}
+				var excuses []stretch
+				if a.Host != b.Host {
+					excuses = h.excuses(a.Host, b.Host, settle)
+				}
+				if left := both.subtract(excuses); len(left) > 0 {
+					out = append(out, fmt.Sprintf("%s ran twice from %s to %s:\n  %s\n  %s", a.Copy, left[0].from, left[0].to, a, b))
+				}
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Excess returns the moments in which an app ran more copies than it was to
+// have. On hosts with no trouble, nor any within settle, that is its count; on
+// all together it is twice that. A higher count counts for settle longer.
+func (h History) Excess(settle time.Duration) []string {
+	var out []string
+	var moments []time.Duration
+	for _, s := range h.Spans {
+		moments = append(moments, s.From)
+	}
+	slices.Sort(moments)
+	for _, at := range slices.Compact(moments) { // a number of copies rises only when one begins
+		well, all := map[string]int{}, map[string]int{}
+		for _, s := range h.Spans {
+			if l := h.life(s); at < l.from || at >= l.to {
+				continue
+			}
+			all[s.Copy.App]++
+			if h.untroubled(s.Host, at, settle) {
+				well[s.Copy.App]++
+			}
+		}
+		for app, n := range all {
+			limit := h.limit(app, at, settle)
+			if well[app] > limit || n > 2*limit {
+				out = append(out, fmt.Sprintf("%s: app %s may have %d copies; %d run on sound hosts, %d on all", at, app, limit, well[app], n))
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// untroubled tells whether a host has had no trouble with anyone for settle.
+func (h History) untroubled(host string, at, settle time.Duration) bool {
+	return !slices.ContainsFunc(h.Troubles, func(t Trouble) bool {
+		return (t.A == host || t.B == host) && t.From <= at && (!t.Over || at < t.To+settle)
+	})
+}
+
+// limit is the highest count of an app in the last settle.
+func (h History) limit(app string, at, settle time.Duration) int {
+	most, before := 0, 0
+	for _, w := range h.Wants {
+		switch {
+		case w.App != app || w.At > at:
+		case w.At <= at-settle:
+			before = w.Count
+		default:
+			most = max(most, w.Count)
+		}
+	}
+	return max(most, before)
+}
+
+// Unneutral returns the processes that began or ended on a host while it was up
+// and had no agent: that is nobody's doing but the agent's (S10).
+func (h History) Unneutral() []string {
+	var out []string
+	for _, t := range h.Troubles {
+		if t.What != agentDown {
+			continue
+		}
+		end := t.To
+		if !t.Over {
+			end = h.Now
+		}
+		within := func(at time.Duration) bool { return t.From < at && at < end }
+		for _, s := range h.Spans {
+			if s.Host == t.A && (within(s.From) || s.Ended() && within(s.To) && s.Why != hostDown) {
+				out = append(out, fmt.Sprintf("with no agent from %s to %s: %s", t.From, end, s))
+			}
+		}
+	}
+	return out
+}
