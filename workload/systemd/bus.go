@@ -124,7 +124,7 @@ func (b *bus) deliverAll(conn *dbus.Conn, signals <-chan *dbus.Signal) {
 			if !ok {
 				return
 			}
-			b.deliver(s)
+			b.deliver(conn, s)
 		case <-conn.Context().Done(): // also if it ended before it knew our channel
 			return
 		}
@@ -183,7 +183,7 @@ func (b *bus) watcher(path dbus.ObjectPath) watcher {
 
 // deliver passes on what concerns a watched unit; PID 1 sends everything about
 // every unit of the host.
-func (b *bus) deliver(s *dbus.Signal) {
+func (b *bus) deliver(conn *dbus.Conn, s *dbus.Signal) {
 	switch s.Name {
 	case propsIface + "PropertiesChanged":
 		if len(s.Body) < 2 || !strings.HasPrefix(string(s.Path), string(managerPath)+"/unit/ganglion") {
@@ -207,10 +207,10 @@ func (b *bus) deliver(s *dbus.Signal) {
 		if len(s.Body) < 2 {
 			return
 		}
+		// PID 1 says this of every unit when it reads its configuration anew, so
+		// it is asked whether the unit is gone.
 		if path, ok := s.Body[1].(dbus.ObjectPath); ok {
-			if w := b.watcher(path); w != nil {
-				w.removed()
-			}
+			b.look(conn, path)
 		}
 	}
 }

@@ -36,6 +36,7 @@ func (d *Driver) Exec(ctx context.Context, spec workload.Spec, argv []string) ([
 	if len(argv) == 0 {
 		return nil, &workload.StartError{ID: spec.ID, Err: errors.New("the check's command is empty")}
 	}
+	spec.SelfHeal = false // of the check's unit
 	p, err := d.prepareCommand(ctx, spec, argv)
 	if err != nil {
 		return nil, err
@@ -107,11 +108,11 @@ func (s *slot) running() *handle { return s.current.Load() }
 
 func checkOutcome(p *prepared, result string, svc service) error {
 	switch {
-	case svc.code == 1 && result != "done" && svc.status >= firstSetupStatus && svc.status <= lastSetupStatus:
+	case result != "done" && svc.setupFailed():
 		return explain(p, svc.status)
-	case svc.code == 1 && svc.status == 0:
+	case svc.code == cldExited && svc.status == 0:
 		return nil
-	case svc.code == 1:
+	case svc.code == cldExited:
 		return fmt.Errorf("the check exited with status %d", svc.status)
 	case svc.code == 0:
 		return fmt.Errorf("the check did not run: systemd says %q", result)

@@ -20,6 +20,10 @@ import (
 
 const sigkill = int32(syscall.SIGKILL)
 
+// sureAfter is how long a unit may take from "failed" to its restart before it
+// is asked whether it is over.
+const sureAfter = 100 * time.Millisecond
+
 // exitBuffer is how many exits wait for a reader. With more, the oldest are
 // dropped: what the copy does now matters more than what nobody asked about.
 const exitBuffer = 64
@@ -43,7 +47,7 @@ type handle struct {
 
 func (d *Driver) newHandle(unit string, spec workload.Spec, n int) *handle {
 	return &handle{
-		d: d, unit: unit, spec: spec, track: tracker{first: n},
+		d: d, unit: unit, spec: spec, track: tracker{first: n, heals: spec.SelfHeal},
 		inst:    workload.Instance{Spec: spec, Start: n},
 		exited:  make(chan workload.Exit, exitBuffer),
 		ended:   make(chan struct{}),
@@ -61,13 +65,11 @@ func (h *handle) Instance() workload.Instance {
 // Exited implements workload.Handle.
 func (h *handle) Exited() <-chan workload.Exit { return h.exited }
 
+// over tells whether the last exit has been told.
 func (h *handle) over() bool {
-	select {
-	case <-h.ended:
-		return true
-	default:
-		return false
-	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.finished
 }
 
 // begin takes note of the process whose exec has just succeeded. PID 1 tells
@@ -88,10 +90,53 @@ func (h *handle) begin(ctx context.Context) error {
 	h.track.begin()
 	h.become(h.track.cur, h.track.start())
 	// It may be over already.
-	if r := h.track.seeUnit(h.track.unit, time.Now()); r != nil {
+	h.seeUnit(h.track.unit, time.Now())
+	return nil
+}
+
+// seeUnit takes in what is said about the unit. The caller holds the lock.
+func (h *handle) seeUnit(u unitState, now time.Time) {
+	if r := h.track.seeUnit(u, now); r != nil {
 		h.report(*r)
 	}
-	return nil
+	if h.track.uncertain() {
+		h.d.spawn(h.makeSure)
+	}
+	if h.track.leftovers() && !h.stopping {
+		h.d.spawn(h.killLeftovers)
+	}
+}
+
+// makeSure asks whether a unit that may be over is, for the case that PID 1 does
+// not tell: it forgets a unit that is over, and tells that, unless something
+// else holds the unit.
+func (h *handle) makeSure() {
+	timer := time.NewTimer(sureAfter)
+	defer timer.Stop()
+	select {
+	case <-h.ended:
+		return
+	case <-h.d.bus.closed:
+		return
+	case <-timer.C:
+	}
+	props, err := h.d.bus.getAll(context.Background(), h.unit, unitIface)
+	if err != nil {
+		return // the connection has ended: the next one begins with a look at every unit
+	}
+	u := unitStateOf(props)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if u.missing || (u.over() && h.track.uncertain() && u.changedUSec == h.track.unit.changedUSec) {
+		h.endLocked()
+	}
+}
+
+// endLocked tells that the unit is over for good. The caller holds the lock.
+func (h *handle) endLocked() {
+	if r := h.track.end(time.Now()); r != nil {
+		h.report(*r)
+	}
 }
 
 // become sets what runs now. The caller holds the lock.
@@ -115,12 +160,7 @@ func (h *handle) properties(iface string, props map[string]dbus.Variant) {
 	case serviceIface:
 		h.track.seeService(serviceOf(props), now)
 	case unitIface:
-		if r := h.track.seeUnit(unitStateOf(props), now); r != nil {
-			h.report(*r)
-		}
-		if h.track.leftovers() && !h.stopping {
-			h.d.spawn(h.killLeftovers)
-		}
+		h.seeUnit(unitStateOf(props), now)
 	}
 }
 
@@ -191,10 +231,7 @@ func (h *handle) removed() {
 		h.jobDone("removed") // a start that left nothing
 		return
 	}
-	if !h.track.finished {
-		h.track.finished = true
-		h.report(report{exit: h.track.takeExit(time.Now())})
-	}
+	h.endLocked()
 }
 
 // setupFailure tells whether PID 1 could not set the process up, and why.
@@ -202,7 +239,16 @@ func (h *handle) setupFailure() (status int32, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := h.track.svc
-	return s.status, s.code == 1 && s.status >= firstSetupStatus && s.status <= lastSetupStatus
+	return s.status, s.setupFailed()
+}
+
+// ran tells a failed start whose program did run: it ended so soon that PID 1
+// noticed its end before its beginning.
+func (h *handle) ran() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.track.svc
+	return s.lastPID != 0 && s.exitUSec != 0 && !s.setupFailed()
 }
 
 // killLeftovers ends the rest of a copy whose first process has ended by itself,

@@ -109,7 +109,7 @@ func (d *Driver) start(ctx context.Context, s *slot, n int) (*handle, error) {
 		prop("EnvironmentFiles", []envFile{{Path: d.dirs.envFile(unit)}}),
 	)
 	result, err := d.launch(ctx, unit, props, h.started)
-	if err == nil && result == "done" {
+	if err == nil && (result == "done" || h.ran()) {
 		if err = h.begin(ctx); err == nil {
 			return h, nil
 		}

@@ -20,6 +20,13 @@ type service struct {
 	restarts  uint32 // by PID 1, of this unit
 }
 
+const cldExited = 1 // the other codes tell of signals
+
+// setupFailed tells a process that ended before it was the program.
+func (s service) setupFailed() bool {
+	return s.code == cldExited && s.status >= firstSetupStatus && s.status <= lastSetupStatus
+}
+
 // unitState is what PID 1 says about the unit itself.
 type unitState struct {
 	active, sub string
@@ -51,7 +58,8 @@ type proc struct {
 // that was never seen is reported as unknown, and a successor is reported only
 // once it runs.
 type tracker struct {
-	first    int // start number of the unit's first process
+	first    int  // start number of the unit's first process
+	heals    bool // PID 1 restarts it
 	svc      service
 	unit     unitState
 	cur      proc
@@ -92,8 +100,7 @@ func (t *tracker) seeExit(now time.Time) {
 		return
 	}
 	e := workload.Exit{Known: true, At: now, Ran: time.Duration(t.svc.exitUSec-t.svc.startUSec) * time.Microsecond}
-	const exited = 1 // CLD_EXITED
-	if t.svc.code == exited {
+	if t.svc.code == cldExited {
 		e.Code = int(t.svc.status)
 	} else {
 		e.Signal = syscall.Signal(t.svc.status)
@@ -112,15 +119,29 @@ func (t *tracker) seeUnit(u unitState, now time.Time) *report {
 		return nil // before the first start has succeeded
 	}
 	switch {
-	case u.over():
-		t.finished = true
-		return &report{exit: t.takeExit(now)}
+	case u.over() && !t.heals:
+		return t.end(now)
 	case u.active == "active" && t.svc.mainPID != 0 && (proc{t.svc.mainPID, t.svc.startUSec}) != t.cur:
 		r := &report{exit: t.takeExit(now), successor: proc{t.svc.mainPID, t.svc.startUSec}, start: t.start()}
 		t.cur = r.successor
 		return r
 	}
 	return nil
+}
+
+// end takes in that the unit is over for good, and returns the last report, once.
+func (t *tracker) end(now time.Time) *report {
+	if t.finished {
+		return nil
+	}
+	t.finished = true
+	return &report{exit: t.takeExit(now)}
+}
+
+// uncertain tells that the unit may be over: on its way to a restart PID 1
+// passes through the same state, and tells it.
+func (t *tracker) uncertain() bool {
+	return t.heals && !t.finished && t.cur.pid != 0 && t.unit.over()
 }
 
 func (t *tracker) takeExit(now time.Time) workload.Exit {

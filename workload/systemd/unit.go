@@ -38,11 +38,11 @@ type property struct {
 
 func prop(name string, v any) property { return property{name, dbus.MakeVariant(v)} }
 
-// execStart is a command: with no-env-expand, PID 1 passes $ on as it is.
+// execStart is a command.
 type execStart struct {
-	Path  string
-	Argv  []string
-	Flags []string
+	Path    string
+	Argv    []string
+	MayFail bool // a failure is none
 }
 
 type envFile struct {
@@ -123,7 +123,7 @@ func (d *Driver) prepareCommand(ctx context.Context, spec workload.Spec, argv []
 		prop("CollectMode", "inactive-or-failed"), // gone when it is over: nothing to clean up
 		prop("Slice", "ganglion.slice"),
 		prop("Type", "exec"), // the start has succeeded when the exec has
-		prop("ExecStartEx", []execStart{{Path: p.path, Argv: argv, Flags: []string{"no-env-expand"}}}),
+		prop("ExecStart", []execStart{command(p.path, argv, spec)}),
 		prop("WorkingDirectory", p.dir),
 		prop("StateDirectory", []string{d.dirs.stateName(spec.ID)}),
 		prop("StateDirectoryMode", uint32(0o700)),

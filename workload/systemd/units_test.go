@@ -5,6 +5,7 @@ package systemd
 import (
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -152,11 +153,12 @@ func lives(r *rand.Rand) (moments []life, pids []uint32, codes []int) {
 			life{s, unitState{active: "active", sub: "running", changedUSec: tick()}})
 		pids, codes = append(pids, pid), append(codes, r.IntN(256))
 		s.mainPID, s.code, s.status, s.exitUSec = 0, 1, int32(codes[i]), tick()
+		moments = append(moments, life{s, unitState{active: "failed", sub: "failed", changedUSec: tick()}})
 		if i < n-1 {
 			moments = append(moments, life{s, unitState{active: "activating", sub: "auto-restart", changedUSec: tick()}})
 		}
 	}
-	return append(moments, life{s, unitState{active: "failed", sub: "failed", changedUSec: tick()}}), pids, codes
+	return moments, pids, codes
 }
 
 // TestTrackerOnAllLives: whatever moments PID 1 leaves out, repeats or tells
@@ -165,7 +167,7 @@ func TestTrackerOnAllLives(t *testing.T) {
 	for seed := range uint64(2000) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		moments, pids, codes := lives(r)
-		tr := tracker{first: 5}
+		tr := tracker{first: 5, heals: true}
 		now := time.Now()
 		at, finals, known := 0, 0, 0
 		check := func(rep *report) {
@@ -206,7 +208,12 @@ func TestTrackerOnAllLives(t *testing.T) {
 			}
 			feed(m)
 			feed(m) // told twice
+			if uncertain := tr.uncertain(); uncertain != (tr.unit.active == "failed") {
+				t.Fatalf("seed %d: uncertain %v at %+v", seed, uncertain, tr.unit)
+			}
 		}
+		check(tr.end(now))
+		check(tr.end(now))
 		if finals != 1 || !tr.finished {
 			t.Fatalf("seed %d: %d last exits", seed, finals)
 		}
@@ -219,7 +226,7 @@ func TestTrackerOnAllLives(t *testing.T) {
 func TestTrackerDetails(t *testing.T) {
 	now := time.Now()
 	run := service{mainPID: 7, lastPID: 7, startUSec: 10}
-	tr := tracker{first: 1}
+	tr := tracker{first: 1, heals: true}
 	tr.seeService(run, now)
 	if r := tr.seeUnit(unitState{active: "inactive", sub: "dead"}, now); r != nil || tr.unit.over() {
 		t.Error("a unit that is only about to start is taken for one that is over")
@@ -242,6 +249,48 @@ func TestTrackerDetails(t *testing.T) {
 	r := tr.seeUnit(unitState{active: "active", sub: "running", changedUSec: 15}, now)
 	if r == nil || r.successor.pid != 8 || r.start != 2 || r.exit.Signal != syscall.SIGKILL || r.exit.Ran != time.Millisecond {
 		t.Errorf("report %+v", r)
+	}
+}
+
+// TestTrackerWithoutHealing: the first end is the last.
+func TestTrackerWithoutHealing(t *testing.T) {
+	now := time.Now()
+	tr := tracker{first: 1}
+	tr.seeService(service{mainPID: 7, lastPID: 7, startUSec: 10}, now)
+	tr.begin()
+	tr.seeService(service{lastPID: 7, startUSec: 10, exitUSec: 1010, code: cldExited, status: 4}, now)
+	r := tr.seeUnit(unitState{active: "failed", sub: "failed", changedUSec: 12}, now)
+	if r == nil || r.exit.Code != 4 || r.successor.pid != 0 || tr.end(now) != nil {
+		t.Errorf("report %+v", r)
+	}
+}
+
+// TestWrappedCommands runs wrapped commands by this machine's shell.
+func TestWrappedCommands(t *testing.T) {
+	args := []string{"$HOME", "a;b", `it's "q" \ back\n`, "two\nlines\n", "", "%s", "ä\x01", "`id`", "-n", "end\n"}
+	s := specOf("web", 1, nil)
+	s.SelfHeal = true
+	got := command("/usr/bin/printf", append([]string{"printf", `[%s]\n`}, args...), s)
+	if got.Path != "/bin/sh" || strings.ContainsAny(strings.Join(got.Argv, ""), "$;") {
+		t.Fatalf("wrapped as %+v", got)
+	}
+	cmd := exec.Command(got.Path, got.Argv[1:]...)
+	out, err := cmd.Output()
+	if want := "[" + strings.Join(args, "]\n[") + "]\n"; err != nil || string(out) != want {
+		t.Errorf("printed\n%s(%v), want\n%s", out, err, want)
+	}
+	env := command("/usr/bin/env", []string{"env", "A=;"}, s)
+	cmd = exec.Command(env.Path, env.Argv[1:]...)
+	cmd.Env = []string{"X=1"}
+	if out, err := cmd.Output(); err != nil || string(out) != "X=1\nA=;\n" {
+		t.Errorf("environment of a wrapped command: %q, %v", out, err)
+	}
+	if plain := command("/bin/x", []string{"x", "a b"}, s); plain.Path != "/bin/x" || plain.Argv[1] != "a b" {
+		t.Errorf("a harmless command was changed: %+v", plain)
+	}
+	s.SelfHeal = false
+	if once := command("/bin/x", []string{"x", "$A;"}, s); once.Path != "/bin/x" || once.Argv[1] != "$$A;" {
+		t.Errorf("a command that runs once: %+v", once)
 	}
 }
 
