@@ -10,8 +10,11 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// stepTimeout bounds one change of the configuration.
-const stepTimeout = 10 * time.Second
+const (
+	stepTimeout    = 10 * time.Second // of one change of the configuration
+	catchUpTimeout = 500 * time.Millisecond
+	catchUpTick    = 5 * time.Millisecond
+)
 
 // tending is what Tend remembers between its calls, within one term.
 type tending struct {
@@ -130,6 +133,9 @@ func (n *Node) execute(ctx context.Context, s Step) error {
 	if s.Kind == StepTransfer {
 		return n.transferTo(ctx, s.Servers[0], s.Addrs[0])
 	}
+	if s.Kind == StepRemove {
+		n.letCatchUp(ctx, s.Servers[0])
+	}
 	prev := n.machine.conf.Load() // 0, known from a snapshot only: no check
 	for i, id := range s.Servers {
 		var addr string
@@ -143,6 +149,29 @@ func (n *Node) execute(ctx context.Context, s Step) error {
 		prev = next
 	}
 	return nil
+}
+
+// letCatchUp waits a moment until a server that answers has the whole log.
+// Raft tells a removed server so only if nothing else is on its way to it.
+func (n *Node) letCatchUp(ctx context.Context, id string) {
+	r := n.raft.Load()
+	if r == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, catchUpTimeout)
+	defer cancel()
+	tick := time.NewTicker(catchUpTick)
+	defer tick.Stop()
+	for {
+		if c := n.progress.contact(id, r.LastIndex(), 0); c.lag == 0 || c.silence > freshContact {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 func (n *Node) change(ctx context.Context, kind StepKind, id raft.ServerID, addr raft.ServerAddress, prev uint64) (uint64, error) {
