@@ -263,17 +263,14 @@ func (p *Publisher) publish(nc *nats.Conn, r record) error {
 		p.cfg.Logger.Warn("events: a record is no event; it is not published", "seq", r.seq, "err", err)
 		return nil
 	}
-	msg := nats.NewMsg(NATSSubject(p.cfg.Mesh, e))
-	msg.Data = r.payload
-	msg.Header.Set("Content-Type", ContentType)
-	msg.Header.Set(nats.MsgIdHdr, e.ID)
+	msg := &nats.Msg{Subject: NATSSubject(p.cfg.Mesh, e), Data: r.payload}
+	if nc.HeadersSupported() {
+		msg.Header = nats.Header{"Content-Type": {ContentType}, nats.MsgIdHdr: {e.ID}}
+	}
 	err = nc.PublishMsg(msg)
 	if errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, nats.ErrBadSubject) {
 		p.cfg.Logger.Warn("events: the server cannot take an event; it is not published", "seq", r.seq, "err", err)
 		return nil
-	}
-	if errors.Is(err, nats.ErrHeadersNotSupported) {
-		return nc.Publish(msg.Subject, r.payload)
 	}
 	return err
 }

@@ -21,6 +21,7 @@ var errNoServer = errors.New("no NATS server is known yet")
 // server list would then outlive what the ring and the mesh know. When it
 // breaks it calls cancel, when ctx ends it breaks.
 func (p *Publisher) connect(ctx context.Context, cancel context.CancelCauseFunc) (*nats.Conn, error) {
+	dialer := &ctxDialer{ctx: ctx}
 	opts := []nats.Option{
 		nats.Name("ganglion " + p.cfg.Recorder.host),
 		nats.NoReconnect(),
@@ -28,7 +29,7 @@ func (p *Publisher) connect(ctx context.Context, cancel context.CancelCauseFunc)
 		nats.Timeout(connectTimeout),
 		nats.PingInterval(15 * time.Second),
 		nats.MaxPingsOutstanding(2),
-		nats.SetCustomDialer(&ctxDialer{ctx: ctx}),
+		nats.SetCustomDialer(dialer),
 		nats.ClosedHandler(func(nc *nats.Conn) { cancel(closedErr(nc)) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			p.cfg.Logger.Warn("events: NATS refuses an event", "err", err)
@@ -39,6 +40,9 @@ func (p *Publisher) connect(ctx context.Context, cancel context.CancelCauseFunc)
 		return nil, errNoServer
 	}
 	nc, err := nats.Connect(urls, append(opts, more...)...)
+	if errors.Is(err, nats.ErrNoServers) && dialer.last != nil {
+		err = dialer.last // says which, and why
+	}
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
@@ -78,12 +82,16 @@ func closedErr(nc *nats.Conn) error {
 
 // ctxDialer dials for as long as ctx lives, and closes what it dialled when
 // ctx ends, so that no handshake with a silent server outlasts a shutdown.
-type ctxDialer struct{ ctx context.Context }
+type ctxDialer struct {
+	ctx  context.Context
+	last error // of the last dial; nats.Connect dials one after the other
+}
 
 // Dial implements nats.CustomDialer.
 func (d *ctxDialer) Dial(network, address string) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: connectTimeout}
 	c, err := dialer.DialContext(d.ctx, network, address)
+	d.last = err
 	if err != nil {
 		return nil, err
 	}
