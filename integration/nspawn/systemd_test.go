@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -26,7 +27,7 @@ func TestSystemdDriver(t *testing.T) {
 
 // touch opens all sources below dir: the result of a test is remembered (cached)
 // for as long as the files that it opened are the same.
-func touch(t *testing.T, dir string) {
+func touch(t testing.TB, dir string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(p, ".go") {
@@ -42,7 +43,7 @@ func touch(t *testing.T, dir string) {
 
 // runTests compiles the tests of a package and runs them on h. The test named by
 // ran must be among those that passed.
-func runTests(t *testing.T, h *Host, pkg, ran string, args ...string) string {
+func runTests(t testing.TB, h *Host, pkg, ran string, args ...string) string {
 	t.Helper()
 	touch(t, "../../"+path.Dir(pkg))
 	bin := filepath.Join(t.TempDir(), "test")
@@ -59,8 +60,28 @@ func runTests(t *testing.T, h *Host, pkg, ran string, args ...string) string {
 	if err != nil {
 		t.Errorf("tests of %s on %s: %v", pkg, h.Name, err)
 	}
-	if *driverRun == "" && !strings.Contains(string(out), "--- PASS: "+ran) {
+	if ran != "" && *driverRun == "" && !strings.Contains(string(out), "--- PASS: "+ran) {
 		t.Errorf("%s did not run", ran)
 	}
 	return string(out)
+}
+
+// BenchmarkSystemdDriver runs the benchmarks of workload/systemd on a host and
+// repeats what they report, each figure under the name of its benchmark.
+func BenchmarkSystemdDriver(b *testing.B) {
+	h := Boot(b, Options{})
+	out := runTests(b, h, "workload/systemd", "", "-test.run=^$", "-test.bench=.", "-test.benchtime=1x")
+	for line := range strings.Lines(out) {
+		f := strings.Fields(line)
+		if len(f) < 4 || !strings.HasPrefix(f[0], "Benchmark") {
+			continue
+		}
+		name := strings.TrimPrefix(f[0], "Benchmark")
+		for i := 2; i+1 < len(f); i += 2 {
+			if v, err := strconv.ParseFloat(f[i], 64); err == nil {
+				b.ReportMetric(v, name+"-"+f[i+1])
+			}
+		}
+	}
+	b.ReportMetric(0, "ns/op")
 }

@@ -20,7 +20,12 @@ import (
 
 const patience = 20 * time.Second
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(roleVar) == "stamp" {
+		os.Exit(stamp())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // needSystemd skips where PID 1 is not systemd. Package integration/nspawn runs
 // these tests on a booted host.
