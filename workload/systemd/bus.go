@@ -154,7 +154,7 @@ func (b *bus) look(conn *dbus.Conn, path dbus.ObjectPath) {
 		err := conn.Object(busName, path).CallWithContext(ctx, propsIface+"GetAll", 0, iface).Store(&props)
 		cancel()
 		if err != nil {
-			b.log.Warn("look at a unit", "path", string(path), "error", err)
+			b.log.Debug("look at a unit", "path", string(path), "error", err)
 			return // the connection has ended again, and the next one will look
 		}
 		w.properties(iface, props)

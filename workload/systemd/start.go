@@ -15,8 +15,6 @@ import (
 	"github.com/ganglion-mesh/ganglion/workload/output"
 )
 
-var outputSelf = output.Self
-
 // Start implements workload.Driver.
 func (d *Driver) Start(ctx context.Context, spec workload.Spec, n int) (workload.Handle, error) {
 	s, err := d.slot(spec.ID)

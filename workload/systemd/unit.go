@@ -14,6 +14,7 @@ import (
 	"github.com/godbus/dbus/v5"
 
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/output"
 )
 
 // How PID 1 restarts a copy by itself: at once, five times in ten seconds. After
@@ -80,7 +81,7 @@ func (d *Driver) prepare(ctx context.Context, spec workload.Spec) (*prepared, er
 	if err := d.dirs.prepareState(spec.ID); err != nil {
 		return nil, fmt.Errorf("prepare directory of %s: %w", spec.ID, err)
 	}
-	stdout, stderr, err := d.out.Open(spec.ID, outputSelf)
+	stdout, stderr, err := d.out.Open(spec.ID, output.Self)
 	if err != nil {
 		return nil, err
 	}
