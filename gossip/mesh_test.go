@@ -81,6 +81,10 @@ func run(t testing.TB, cfg Config) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return runPool(t, p)
+}
+
+func runPool(t testing.TB, p *Pool) *host {
 	ctx, cancel := context.WithCancel(context.Background())
 	h := &host{Pool: p, t: t, cancel: cancel, done: make(chan error, 1)}
 	go func() { h.done <- p.Run(ctx) }()

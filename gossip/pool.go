@@ -100,6 +100,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	p.serf = s
 	p.mu.Unlock()
 	p.refresh()
+	p.catchUpTags(s)
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -128,6 +129,21 @@ func (p *Pool) Run(ctx context.Context) error {
 		return fmt.Errorf("run gossip: %w", err)
 	}
 	return nil
+}
+
+// catchUpTags tells serf of tags that were set while it was being made: it began
+// with those before, and nobody would set them again.
+func (p *Pool) catchUpTags(s *serf.Serf) {
+	p.tagsMu.Lock()
+	defer p.tagsMu.Unlock()
+	tags := p.fullTags()
+	if maps.Equal(s.LocalMember().Tags, tags) {
+		return
+	}
+	if err := s.SetTags(tags); err != nil {
+		p.cfg.Logger.Debug("tags are slow to spread", "err", err)
+	}
+	p.refresh()
 }
 
 // create starts serf. It runs in Run because serf starts goroutines at once.

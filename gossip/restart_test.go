@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -235,5 +236,47 @@ func TestDamagedFilesDoNotKeepAHostDown(t *testing.T) {
 		}
 		h := m.start(cfg)
 		m.within(10*time.Second, "joined", func() bool { return len(h.names(StatusAlive)) == 2 })
+	})
+}
+
+// hooked calls made while serf is being made, when the pool no longer reads
+// its own tags and does not yet have serf to tell.
+type hooked struct {
+	Transport
+	called int
+	made   func()
+}
+
+func (h *hooked) FinalAdvertiseAddr(ip string, port int) (net.IP, int, error) {
+	if h.called++; h.called == 2 { // first by New
+		h.made()
+	}
+	return h.Transport.FinalAdvertiseAddr(ip, port)
+}
+
+func TestTagsSetWhileStartingAreTold(t *testing.T) {
+	inMesh(t, func(m *mesh) {
+		cfg := m.config(1)
+		h := &hooked{Transport: cfg.Transport}
+		cfg.Transport = h
+		var one *Pool
+		h.made = func() {
+			if err := one.SetTags(map[string]string{"raft": "late"}); err != nil {
+				t.Error(err)
+			}
+		}
+		p, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		one = p
+		m.hosts = append(m.hosts, runPool(t, p))
+		two := m.start(m.config(2, 1))
+		m.within(5*time.Second, "the other sees the tag", func() bool {
+			return slices.ContainsFunc(two.Members(), func(x Member) bool { return x.Name == "h1" && x.Tags["raft"] == "late" })
+		})
+		if h.called < 2 {
+			t.Error("the moment was missed")
+		}
 	})
 }
