@@ -36,7 +36,7 @@ func TestDocs(t *testing.T) {
 	var b strings.Builder
 	var attrs strings.Builder
 	for _, f := range docs["Event"].fields {
-		fmt.Fprintf(&attrs, "| `%s` | %s |\n", f.name, cmp.Or(f.doc, "as CloudEvents says"))
+		fmt.Fprintf(&attrs, "| `%s` | %s |\n", f.name, strings.ReplaceAll(cmp.Or(f.doc, "as CloudEvents says"), "<", `\<`))
 	}
 	fmt.Fprintf(&b, docsHead, attrs.String(), MaxData>>10)
 	area := ""

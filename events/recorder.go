@@ -21,9 +21,9 @@ const (
 	// of any size.
 	MinMaxBytes = segmentCount * 2 * maxRecord
 
-	// syncEvery is the shortest time between two fsyncs. An event waits for
-	// at most this long and for one fsync under way: well within 100 ms.
-	syncEvery = 40 * time.Millisecond
+	// syncDelay is the time from the first unsynced event to its fsync, which
+	// leaves the disk 60 ms of the promised 100.
+	syncDelay = 40 * time.Millisecond
 )
 
 // ErrClosed is returned by a recorder that has been closed.

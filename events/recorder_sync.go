@@ -22,11 +22,10 @@ func (r *Recorder) Run(ctx context.Context) error {
 			return nil
 		case <-r.dirty:
 		}
+		// Events come in flurries (exited, fired, restarted): wait the flurry
+		// out, so that none of its writes meets the fsync of the one before.
+		pause(ctx, syncDelay)
 		r.logSync()
-		select {
-		case <-ctx.Done():
-		case <-time.After(syncEvery):
-		}
 	}
 }
 
