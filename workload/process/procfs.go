@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -111,7 +112,37 @@ func findMarked(prefix string) ([]marked, error) {
 	return found, nil
 }
 
-func readEnviron(pid int) ([]byte, error) {
+// readEnviron reads a process's environment. In the middle of an exec a process
+// has none, or none that we may read; so that a mark is not overlooked by that,
+// it is looked at again.
+func readEnviron(pid int) (env []byte, err error) {
+	for range 4 {
+		env, err = readEnvironOnce(pid)
+		if !midExec(pid, env, err) {
+			break
+		}
+		<-time.After(time.Millisecond)
+	}
+	return env, err
+}
+
+// midExec tells whether what was read may be that of a process in an exec: not a
+// zombie's or a kernel thread's, which have no program.
+func midExec(pid int, env []byte, err error) bool {
+	if err == nil && len(env) > 0 {
+		return false
+	}
+	if err != nil {
+		uid, statErr := ownerOf(pid)
+		if !errors.Is(err, fs.ErrPermission) || statErr != nil || int(uid) != os.Geteuid() {
+			return false
+		}
+	}
+	_, err = os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe")
+	return err == nil || errors.Is(err, fs.ErrPermission)
+}
+
+func readEnvironOnce(pid int) ([]byte, error) {
 	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/environ")
 	if err != nil {
 		return nil, err

@@ -71,12 +71,22 @@ func TestLimitsV2(t *testing.T) {
 	if err := os.MkdirAll(base, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	for _, dir := range []string{base, filepath.Dir(base)} {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	c := cgroups{v2: base}
 	c.enableV2()
 	if !c.v2memory || !c.v2cpu {
 		t.Fatalf("controllers: %+v", c)
 	}
 	g := &cgroup{path: base}
+	for _, file := range []string{"memory.max", "cpu.max"} {
+		if err := os.WriteFile(filepath.Join(base, file), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if attach, err := c.limits("web.1", g, 0.5, 64<<20); err != nil || len(attach) != 0 {
 		t.Errorf("attach %v, %v", attach, err)
 	}
