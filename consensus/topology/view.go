@@ -226,6 +226,11 @@ func (p *planner) drop(a *appPlan, c *copyPlan) {
 	}
 	c.room.free(a, c.Placement)
 	a.copies = slices.DeleteFunc(a.copies, func(x *copyPlan) bool { return x == c })
+	if left := withNumber(a.StoppedCopies, c.N, false); len(left) != len(a.StoppedCopies) {
+		entry := *a.appEntry // as Apply will: the number begins as running
+		entry.StoppedCopies = left
+		a.appEntry = &entry
+	}
 	p.ops = append(p.ops, op{remove: c.Key()})
 	a.spreads = nil
 }
