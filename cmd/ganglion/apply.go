@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/intent"
+)
+
+// applying is one apply command.
+type applying struct {
+	*cli
+	set     string
+	prune   bool
+	detach  bool
+	timeout time.Duration
+	format  *format
+}
+
+func (c *cli) applyCommand() *cobra.Command {
+	a := &applying{cli: c}
+	cmd := &cobra.Command{
+		Use: "apply PATH", Short: "Declare intents and wait until what was declared runs",
+		Long: `Declares what PATH holds: an HCL file, a directory of *.hcl, a directory with a
+Go program that calls intent.Main, or - for the JSON that such a program prints.
+
+Apply is additive: it changes what it names and leaves the rest. With
+--prune --set NAME it also removes what an earlier apply of that set named and
+this one no longer does. It ends with 0 only when everything it declared runs
+and passes its checks.`,
+		Args: args(cobra.ExactArgs(1)),
+	}
+	cmd.Flags().StringVar(&a.set, "set", "", "name of the set that this apply belongs to")
+	cmd.Flags().BoolVar(&a.prune, "prune", false, "with --set: remove what the set no longer names")
+	cmd.Flags().BoolVar(&a.detach, "detach", false, "return when the change is committed")
+	cmd.Flags().DurationVar(&a.timeout, "timeout", 0, "how long to wait (default: the longest update.deadline)")
+	a.format = formatFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { return a.run(cmd.Context(), args[0]) }
+	return cmd
+}
+
+func (a *applying) run(ctx context.Context, path string) error {
+	if err := checkSet("apply", a.set, a.prune); err != nil {
+		return err
+	}
+	in, err := a.readIntents(ctx, path)
+	if err != nil {
+		return err
+	}
+	if len(in.Apps)+len(in.Reflexes) == 0 && !a.prune {
+		return usagef("apply %s: it declares nothing", path)
+	}
+	client, err := a.dial()
+	if err != nil {
+		return err
+	}
+	defer client.CloseIdle()
+	var resp api.ApplyResponse
+	req := api.ApplyRequest{Intents: in, Set: a.set, Prune: a.prune}
+	if err := client.PostOnce(ctx, "/v1/apply", newKey(), req, &resp); err != nil {
+		return err
+	}
+	if a.format.json() {
+		err = a.printJSON(resp)
+	} else {
+		a.printChanges(resp.Changes)
+	}
+	if err != nil || a.detach || len(resp.Versions) == 0 {
+		return err
+	}
+	timeout := a.timeout
+	if timeout <= 0 {
+		timeout = longestDeadline(in)
+	}
+	return a.settle(ctx, client, resp, timeout)
+}
+
+// checkSet refuses a --prune that does not say of what.
+func checkSet(what, set string, prune bool) error {
+	if prune && set == "" {
+		return usagef("%s: --prune needs --set NAME: it removes what an earlier apply of that set named", what)
+	}
+	if set != "" {
+		return checkName(what+": set", set)
+	}
+	return nil
+}
+
+// longestDeadline is how long the slowest of the apps may take.
+func longestDeadline(in intent.Intents) time.Duration {
+	var d time.Duration
+	for _, app := range in.Normalize().Apps {
+		d = max(d, app.Update.Deadline.Std())
+	}
+	return d
+}
+
+// settle follows until every applied app is steady at its committed version.
+func (a *applying) settle(ctx context.Context, client *api.Client, resp api.ApplyResponse, timeout time.Duration) error {
+	w := &watch{client: client, patience: readPatience}
+	for app := range resp.Versions {
+		if len(resp.Versions) == 1 {
+			w.app = app // one app needs no list of all
+		}
+	}
+	begun := time.Now()
+	err := a.await(ctx, w, timeout, func(list []topology.AppStatus) verdict { return applied(resp.Versions, list) })
+	if err != nil {
+		return fmt.Errorf("apply: %w", err)
+	}
+	if !a.format.json() {
+		fmt.Fprintf(a.out, "%s, after %s\n", everything(resp.Versions), time.Since(begun).Round(10*time.Millisecond))
+	}
+	return nil
+}
+
+func everything(versions map[string]string) string {
+	if len(versions) != 1 {
+		return fmt.Sprintf("all %d apps run and are ready", len(versions))
+	}
+	for app, v := range versions {
+		return fmt.Sprintf("%s %s runs and is ready", app, v)
+	}
+	return ""
+}
+
+// applied judges whether all apps run at the versions that were committed. The
+// first that cannot come any more is a failure.
+func applied(versions map[string]string, list []topology.AppStatus) verdict {
+	byName := map[string]topology.AppStatus{}
+	for _, st := range list {
+		byName[st.App] = st
+	}
+	var missing []string
+	for _, app := range sortedKeys(versions) {
+		st, ok := byName[app]
+		if !ok {
+			return verdict{fail: fmt.Errorf("%s was deleted meanwhile", app)}
+		}
+		v := appliedApp(versions[app], st)
+		if v.fail != nil {
+			return v
+		}
+		if !v.done {
+			missing = append(missing, v.wait)
+		}
+	}
+	return verdict{done: len(missing) == 0, wait: strings.Join(missing, "\n")}
+}
+
+func appliedApp(version string, st topology.AppStatus) verdict {
+	switch {
+	case st.Version != version:
+		return verdict{fail: fmt.Errorf("%s was changed by another apply meanwhile: it is now version %s, not %s", st.App, st.Version, version)}
+	case st.State == topology.AppSteady:
+		return verdict{done: true}
+	case st.State == topology.AppHeld:
+		return verdict{fail: fmt.Errorf("%s is held: %s; mend it and apply again", st.App, heldWhy(st))}
+	case st.State == topology.AppStopped:
+		return verdict{fail: fmt.Errorf("%s is stopped: it was declared, but runs only after ganglion start %s", st.App, st.App)}
+	}
+	for _, cp := range st.Copies {
+		if cp.State == topology.CopyFailed && cp.Version == version {
+			return verdict{fail: fmt.Errorf("%s cannot run: %s", st.App, copyLine(cp))}
+		}
+	}
+	return verdict{wait: unwell(st)}
+}
+
+// heldWhy is why a rollout was halted, with the copy it was halted for.
+func heldWhy(st topology.AppStatus) string {
+	if st.Why != "" {
+		return oneLine(st.Why)
+	}
+	return unwell(st)
+}
+
+// printChanges shows a diff for people.
+func (c *cli) printChanges(changes []intent.Change) {
+	if len(changes) == 0 {
+		fmt.Fprintln(c.out, "nothing to change")
+		return
+	}
+	sign := map[string]struct{ mark, colour string }{intent.OpAdd: {"+", green}, intent.OpChange: {"~", yellow}, intent.OpRemove: {"-", red}}
+	for _, ch := range changes {
+		s := sign[ch.Op]
+		fmt.Fprintf(c.out, "%s %s %s\n", c.colour(c.outTerm, s.colour, s.mark), ch.Kind, c.colour(c.outTerm, bold, ch.Name))
+		width := 0
+		for _, f := range ch.Fields {
+			width = max(width, len(f.Path))
+		}
+		for _, f := range ch.Fields {
+			if f.From == nil {
+				fmt.Fprintf(c.out, "    %-*s  %s\n", width, f.Path, valueText(f.To))
+				continue
+			}
+			fmt.Fprintf(c.out, "    %-*s  %s -> %s\n", width, f.Path, valueText(f.From), valueText(f.To))
+		}
+	}
+}
+
+func valueText(v any) string {
+	if v == nil {
+		return "(none)"
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return string(b)
+}

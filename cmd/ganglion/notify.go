@@ -1,0 +1,91 @@
+//go:build linux
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/ganglion-mesh/ganglion/agent"
+	"github.com/ganglion-mesh/ganglion/agent/api"
+)
+
+// probeFile is written and flushed in data_dir before the watchdog is fed.
+const probeFile = "watchdog"
+
+// tellSystemd tells systemd, if it started us, when the agent serves, and feeds
+// its watchdog while the agent makes progress, until ctx ends.
+func tellSystemd(ctx context.Context, cfg agent.Config, ready <-chan struct{}) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-ready:
+	}
+	notify(cfg.Logger, daemon.SdNotifyReady)
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || interval == 0 {
+		<-ctx.Done()
+		notify(cfg.Logger, daemon.SdNotifyStopping)
+		return
+	}
+	w := watchdog{
+		socket: cmp.Or(cfg.Socket, "/run/ganglion/agent.sock"), dir: cmp.Or(cfg.DataDir, "/var/lib/ganglion"),
+		patience: interval / 2,
+	}
+	for pause(ctx, interval/3) {
+		if err := w.probe(ctx); err != nil {
+			cfg.Logger.Warn("no progress: the watchdog is not fed", "error", err)
+			continue
+		}
+		notify(cfg.Logger, daemon.SdNotifyWatchdog)
+	}
+	notify(cfg.Logger, daemon.SdNotifyStopping)
+}
+
+func notify(log *slog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("notify systemd", "state", state, "error", err)
+	}
+}
+
+// watchdog proves that the agent makes progress: it answers through its own
+// socket, and its disk takes a write. A disk that hangs hangs the probe too,
+// and then nothing is fed.
+type watchdog struct {
+	socket, dir string
+	patience    time.Duration
+}
+
+func (w watchdog) probe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, w.patience)
+	defer cancel()
+	client, err := api.Dial("unix:"+w.socket, nil)
+	if err != nil {
+		return err
+	}
+	defer client.CloseIdle()
+	if err := client.Get(ctx, "/v1/version", nil, &api.Version{}); err != nil {
+		return err
+	}
+	return w.probeDisk()
+}
+
+func (w watchdog) probeDisk() error {
+	f, err := os.OpenFile(filepath.Join(w.dir, probeFile), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("probe data_dir: %w", err)
+	}
+	_, err = f.WriteString(time.Now().UTC().Format(time.RFC3339) + "\n")
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("probe data_dir: %w", err)
+	}
+	return nil
+}
