@@ -44,46 +44,12 @@ func (d *demo) joinStep(ctx context.Context) error {
 		}
 	}
 	d.tell.seen(time.Since(begun), "every host sees all three alive")
-	m, err := d.awaitMesh(ctx, d.mesh.hosts[0], func(m api.Mesh) bool { return m.Leader != "" && len(m.Voters) == 3 })
+	m, err := awaitMesh(ctx, d.mesh.hosts[0], func(m api.Mesh) bool { return m.Leader != "" && len(m.Voters) == 3 })
 	if err != nil {
 		return err
 	}
 	d.tell.seen(time.Since(begun), "%s leads; %s vote, so that any one of them may be lost", m.Leader, strings.Join(m.Voters, ", "))
 	return nil
-}
-
-// awaitHosts waits until this host's agent shows n hosts alive.
-func (h *localHost) awaitHosts(ctx context.Context, n int) error {
-	for {
-		var hosts []api.Host
-		err := h.client.Get(ctx, "/v1/hosts", nil, &hosts)
-		alive := 0
-		for _, x := range hosts {
-			if x.Status == "alive" {
-				alive++
-			}
-		}
-		if err == nil && alive == n {
-			return nil
-		}
-		if !pause(ctx, 20*time.Millisecond) {
-			return h.blame(fmt.Errorf("it sees %d of %d hosts alive in time (%v)", alive, n, err))
-		}
-	}
-}
-
-// awaitMesh waits until the mesh, asked through h, is as ok wants it.
-func (d *demo) awaitMesh(ctx context.Context, h *localHost, ok func(api.Mesh) bool) (api.Mesh, error) {
-	for {
-		var m api.Mesh
-		err := h.client.Get(ctx, "/v1/mesh", nil, &m)
-		if err == nil && ok(m) {
-			return m, nil
-		}
-		if !pause(ctx, 20*time.Millisecond) {
-			return m, h.blame(fmt.Errorf("the mesh is not as expected in time: leader %q, voters %v (%v)", m.Leader, m.Voters, err))
-		}
-	}
 }
 
 // declare applies the app with so many copies through h, and tells how long it
@@ -220,7 +186,7 @@ func (d *demo) restarted(ctx context.Context, cp topology.CopyStatus, pid int) (
 // leaderStep kills the leader's agent, has another leader accept a change, and
 // lets the agent come back to its copies.
 func (d *demo) leaderStep(ctx context.Context) error {
-	m, err := d.awaitMesh(ctx, d.mesh.hosts[0], func(m api.Mesh) bool { return m.Leader != "" })
+	m, err := awaitMesh(ctx, d.mesh.hosts[0], func(m api.Mesh) bool { return m.Leader != "" })
 	if err != nil {
 		return err
 	}
@@ -241,7 +207,7 @@ func (d *demo) leaderStep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	now, err := d.awaitMesh(ctx, other, func(m api.Mesh) bool { return m.Leader != "" && m.Leader != old.name })
+	now, err := awaitMesh(ctx, other, func(m api.Mesh) bool { return m.Leader != "" && m.Leader != old.name })
 	if err != nil {
 		return err
 	}
@@ -303,7 +269,7 @@ func (h *localHost) adopted(ctx context.Context, kept processes) error {
 
 // hostStep kills a host that does not lead, with all that runs on it.
 func (d *demo) hostStep(ctx context.Context) error {
-	m, err := d.awaitMesh(ctx, d.mesh.hosts[0], func(m api.Mesh) bool { return m.Leader != "" && len(m.Voters) == 3 })
+	m, err := awaitMesh(ctx, d.mesh.hosts[0], func(m api.Mesh) bool { return m.Leader != "" && len(m.Voters) == 3 })
 	if err != nil {
 		return err
 	}

@@ -46,7 +46,10 @@ func (c *cli) dev(ctx context.Context, n int) (err error) {
 	}()
 	starting, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if err := m.start(starting); err != nil {
+	if err = m.start(starting); err == nil {
+		err = m.awaitReady(starting)
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}

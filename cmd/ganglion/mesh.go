@@ -270,6 +270,12 @@ func (c *cli) natsCommand() *cobra.Command {
 		if err := c.get(cmd.Context(), "/v1/nats", nil, &n); err != nil {
 			return err
 		}
+		seen := map[string]bool{}
+		n.URLs = slices.DeleteFunc(n.URLs, func(u string) bool {
+			again := seen[u]
+			seen[u] = true
+			return again
+		})
 		if f.json() {
 			return c.printJSON(n)
 		}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/url"
@@ -122,15 +121,18 @@ func (v *statusView) printApps(list []topology.AppStatus) {
 	}
 }
 
-// appWhy is why an app is not steady: its own reason, else that of its first
-// copy that is not ready.
+// appWhy is why an app is not steady: of a halted change its reason, else that
+// of the first copy that is not ready.
 func appWhy(st topology.AppStatus) string {
-	if st.State == topology.AppSteady || st.State == topology.AppStopped {
+	switch st.State {
+	case topology.AppSteady, topology.AppStopped:
 		return ""
+	case topology.AppHeld:
+		return oneLine(st.Why)
 	}
 	for _, cp := range st.Copies {
 		if !cp.Ready && cp.Why != "" {
-			return oneLine(cmp.Or(st.Why, cp.ID+": "+cp.Why))
+			return oneLine(cp.ID + ": " + cp.Why)
 		}
 	}
 	return oneLine(st.Why)

@@ -1,0 +1,5 @@
+app "web" {
+  run {
+    command = ["/bin/true"]
+  }
+}
