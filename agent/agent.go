@@ -38,6 +38,7 @@ type Agent struct {
 	store  *store
 	driver hostDriver
 	local  net.Listener
+	known  *admission             // the identity this host had at New; nil: none
 	admit  chan admission         // identities won by init and join
 	server atomic.Pointer[server] // of the mesh this host is in; nil: none
 	ready  chan struct{}          // closed when Run serves the socket
@@ -62,7 +63,11 @@ func New(cfg Config) (_ *Agent, err error) {
 	}
 	var opened closers
 	opened.add(a.store.close)
-	if a.driver, err = openDriver(&a.cfg); err == nil {
+	// Before the socket is there: init and join change what is on disk.
+	if a.known, err = a.enrolled(); err == nil {
+		a.driver, err = openDriver(&a.cfg)
+	}
+	if err == nil {
 		opened.add(a.driver.close)
 		a.local, err = openLocal(&a.cfg)
 	}
@@ -113,19 +118,28 @@ func (a *Agent) live(ctx context.Context) error {
 	return m.run(ctx)
 }
 
+// enrolled returns the identity that is on this host's disk, nil if there is
+// none.
+func (a *Agent) enrolled() (*admission, error) {
+	id, err := trust.LoadIdentity(a.store.path(dirIdentity))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil {
+		err = a.mine(id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	adm := &admission{id: id}
+	return adm, a.store.load(fileFounding, &adm.founding)
+}
+
 // identity returns the identity that this host has or wins. A host that has a
 // mesh ignores every other way to one.
 func (a *Agent) identity(ctx context.Context) (admission, error) {
-	id, err := trust.LoadIdentity(a.store.path(dirIdentity))
-	if err == nil {
-		if err := a.mine(id); err != nil {
-			return admission{}, err
-		}
-		adm := admission{id: id}
-		return adm, a.store.load(fileFounding, &adm.founding)
-	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return admission{}, err
+	if a.known != nil {
+		return *a.known, nil
 	}
 	if a.cfg.Init {
 		return a.found(a.cfg.MeshName)

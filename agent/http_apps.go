@@ -62,7 +62,11 @@ func rejectionCode(r *topology.Rejected) api.Code {
 
 // observations puts together what the leader sees now.
 func (s *server) observations(state *topology.State) topology.Observations {
-	return s.obs.observe(state.Hosts(), s.pool.Members(), time.Now())
+	obs := s.obs.observe(state.Hosts(), s.pool.Members(), time.Now())
+	if d := s.leader.last.Load(); d != nil {
+		obs.GateShut = d.GateShut // so that status says why nothing moves
+	}
+	return obs
 }
 
 // checkIntents refuses what is wrong, and what is understood but not executed

@@ -69,6 +69,7 @@ func (l *leaderLoop) lead(ctx context.Context, node *consensus.Node, term uint64
 	}
 	l.obs.takeOffice(time.Now())
 	l.gate = gate{}
+	l.last.Store(nil)
 	l.current.Store(term)
 	defer l.current.Store(0)
 	l.teller.elected(term, node.State().Revision())
@@ -99,7 +100,9 @@ func (l *leaderLoop) step(ctx context.Context, node *consensus.Node, state *topo
 	obs.GateShut, obs.CalmFor = l.gate.shut, l.gate.calmFor(now)
 	d := topology.Decide(state, obs)
 	l.gate.update(d, now)
-	l.last.Store(&d)
+	if before := l.last.Swap(&d); d.Held != "" && (before == nil || before.Held != d.Held) {
+		l.log.Warn("nothing is moved", "why", d.Held)
+	}
 	for _, cmd := range d.Commands {
 		actx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		res, err := node.Apply(actx, cmd)

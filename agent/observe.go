@@ -19,6 +19,9 @@ const (
 	// settleTime bounds how long a new leader waits for every alive host's
 	// report before it decides.
 	settleTime = 5 * time.Second
+	// arriveTime is how long a host that was enrolled may take until gossip
+	// knows it.
+	arriveTime = 10 * time.Second
 )
 
 // observatory holds what a leader knows besides the log: the last report of
@@ -29,9 +32,10 @@ type observatory struct {
 	mu      sync.Mutex
 	reports map[string]received
 	down    map[string]time.Time
-	since   time.Time     // when this host took office
-	seen    uint64        // counts reports
-	fresh   chan struct{} // closed at the next report
+	met     map[string]time.Time // when each host was first seen in the roster, by host id
+	since   time.Time            // when this host took office
+	seen    uint64               // counts reports
+	fresh   chan struct{}        // closed at the next report
 }
 
 type received struct {
@@ -43,6 +47,7 @@ func newObservatory() *observatory {
 	return &observatory{
 		reports: map[string]received{},
 		down:    map[string]time.Time{},
+		met:     map[string]time.Time{},
 		fresh:   make(chan struct{}),
 	}
 }
@@ -138,8 +143,11 @@ func (o *observatory) observe(hosts []topology.Host, members []gossip.Member, no
 	defer o.mu.Unlock()
 	obs := topology.Observations{Hosts: make(map[string]topology.HostObs, len(hosts)), Settled: true}
 	for _, h := range hosts {
+		if _, ok := o.met[h.ID]; !ok {
+			o.met[h.ID] = now
+		}
 		ho := o.hostObs(h, byName[h.Name], now)
-		if ho.Alive && !ho.Reported && now.Sub(o.since) < settleTime {
+		if byName[h.Name].Status == gossip.StatusAlive && !ho.Reported && now.Sub(o.since) < settleTime {
 			obs.Settled = false
 		}
 		obs.Hosts[h.Name] = ho
@@ -151,13 +159,15 @@ func (o *observatory) hostObs(h topology.Host, m gossip.Member, now time.Time) t
 	ho := topology.HostObs{
 		Alive:     m.Status == gossip.StatusAlive,
 		Left:      m.Status == gossip.StatusLeft,
-		ReportAge: now.Sub(o.since),
+		ReportAge: min(now.Sub(o.since), now.Sub(o.met[h.ID])),
 	}
 	if at, ok := o.down[h.Name]; ok {
 		ho.DownFor = now.Sub(at)
 	}
-	if m.Name == "" { // gossip does not know it (any more): down since office was taken
-		ho.DownFor = now.Sub(o.since)
+	if m.Name == "" { // gossip does not know it
+		ho.DownFor = ho.ReportAge
+		// Some hosts that join at once are no herd that has fallen ill (S9).
+		ho.Alive = now.Sub(o.met[h.ID]) < arriveTime
 	}
 	r, ok := o.reports[h.Name]
 	if !ok || r.HostID != h.ID {
