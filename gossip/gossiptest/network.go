@@ -163,6 +163,11 @@ func (t *Transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, e
 	c := &conn{Conn: theirs, from: to, to: t}
 	select {
 	case to.streams <- c:
+		select {
+		case <-to.down: // perhaps after it refused what waited
+			to.refuse()
+		default:
+		}
 		return &conn{Conn: ours, from: t, to: to}, nil
 	default:
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: fmt.Errorf("too many connections wait at %s", addr)}
@@ -183,8 +188,21 @@ func (t *Transport) Shutdown() error {
 		if t.net.byAddr[t.addr] == t {
 			delete(t.net.byAddr, t.addr)
 		}
+		t.refuse()
 	})
 	return nil
+}
+
+// refuse closes the streams that nobody will accept, so that no writer waits.
+func (t *Transport) refuse() {
+	for {
+		select {
+		case c := <-t.streams:
+			_ = c.Close()
+		default:
+			return
+		}
+	}
 }
 
 // conn is one end of a stream. What is written while the link is cut vanishes,

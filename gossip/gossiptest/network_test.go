@@ -102,6 +102,15 @@ func TestStreams(t *testing.T) {
 		if err == nil {
 			t.Error("a hundred streams wait")
 		}
+		waiting := n.Transport("c", "10.0.0.3:1")
+		c, err = a.DialTimeout("10.0.0.3:1", time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = waiting.Shutdown()
+		if _, err := c.Write([]byte("hello")); err == nil {
+			t.Error("nobody will ever read it, and no error")
+		}
 
 		// A restarted host takes its address over; its old end cannot give it away.
 		again := n.Transport("b", "10.0.0.2:1")
