@@ -104,6 +104,9 @@ func (h *Host) Start() {
 	go func() {
 		defer close(l.done)
 		err := a.Run(ctx)
+		if h.mesh.Net.isOff(h.Name) { // its address is silent, and does not say that nobody listens
+			h.transport()
+		}
 		if early := l.ask(); early || err != nil && !errors.Is(err, agent.ErrLeft) {
 			t.Errorf("%s: agent of %s ended: %v", h.mesh.ledger.now(), h.Name, err)
 		}
@@ -140,11 +143,15 @@ func (h *Host) config(l *life, local net.Listener) agent.Config {
 		Version: "test", Logger: h.mesh.log.of(h.Name),
 		Seams: agent.Seams{
 			Network: &port{net: h.mesh.Net, host: h.Name, ip: h.Addr},
-			Gossip:  h.mesh.Net.gossip.Transport(h.Name, net.JoinHostPort(h.Addr, strconv.Itoa(gossipPort))),
+			Gossip:  h.transport(),
 			Driver:  l.driver, Local: local, NoNATS: true,
 			Accept: func(sl topology.Slice) { h.mesh.freshness.accept(sl) },
 		},
 	}
+}
+
+func (h *Host) transport() agent.GossipTransport {
+	return h.mesh.Net.gossip.Transport(h.Name, net.JoinHostPort(h.Addr, strconv.Itoa(gossipPort)))
 }
 
 // client speaks to the agent as local root does.
@@ -217,11 +224,6 @@ func (h *Host) drop(p power) {
 	h.mesh.Net.setPower(h.Name, p)
 	l.driver.sever()
 	l.ask()
-	go func() {
-		<-l.done
-		// The address goes on to be silent, and does not say that nobody listens.
-		h.mesh.Net.gossip.Transport(h.Name, net.JoinHostPort(h.Addr, strconv.Itoa(gossipPort)))
-	}()
 }
 
 func (h *Host) String() string { return fmt.Sprintf("%s(up=%t on=%t)", h.Name, h.Up(), h.On()) }

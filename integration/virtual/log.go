@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -34,7 +35,7 @@ func newLogbook() *logbook {
 // of returns the logger of a host. Times are since the mesh began.
 func (b *logbook) of(host string) *slog.Logger {
 	since := func(_ []string, a slog.Attr) slog.Attr {
-		if a.Key == slog.TimeKey {
+		if a.Key == slog.TimeKey && a.Value.Kind() == slog.KindTime {
 			return slog.Duration("at", a.Value.Time().Sub(b.begun))
 		}
 		return a
@@ -56,6 +57,15 @@ func (b *logbook) Write(p []byte) (int, error) {
 		b.lines = append([]string(nil), b.lines[logKept:]...)
 	}
 	return len(p), nil
+}
+
+// stacks adds what every goroutine does now, if debugging was asked for.
+func (b *logbook) stacks() {
+	if b.level > slog.LevelDebug {
+		return
+	}
+	buf := make([]byte, 16<<20)
+	b.Write(buf[:runtime.Stack(buf, true)]) //nolint:errcheck // it never fails
 }
 
 func (b *logbook) String() string {

@@ -7,7 +7,7 @@
 // A test describes its mesh with a Config and gets a Mesh inside a
 // testing/synctest bubble:
 //
-//	virtual.Run(t, virtual.Config{Hosts: 5, Seed: seed}, func(m *virtual.Mesh) {
+//	virtual.Run(t, virtual.Config{Hosts: 5, Seed: seed}, func(t *testing.T, m *virtual.Mesh) {
 //		m.Form()
 //		m.Apply(virtual.App("web", 10))
 //		m.AwaitReady(30*time.Second, "web", 10)
@@ -78,10 +78,10 @@ type Mesh struct {
 	token     string
 }
 
-// Run makes a mesh of hosts that are switched off, and calls f in a bubble. Then
-// it ends all agents, lets virtual time run out and makes the checks that hold
+// Run makes a mesh of hosts that are switched off, and calls f in a bubble, with
+// the bubble's own t: that of the caller must not be used in it. Then it ends all agents, lets virtual time run out and makes the checks that hold
 // always.
-func Run(t *testing.T, cfg Config, f func(m *Mesh)) {
+func Run(t *testing.T, cfg Config, f func(t *testing.T, m *Mesh)) {
 	t.Helper()
 	if err := cfg.validate(); err != nil {
 		t.Fatal(err)
@@ -96,7 +96,7 @@ func Run(t *testing.T, cfg Config, f func(m *Mesh)) {
 				t.Logf("seed %d; the agents' last words:\n%s", cfg.Seed, m.log)
 			}
 		}()
-		f(m)
+		f(t, m)
 	})
 }
 
@@ -138,9 +138,17 @@ func (m *Mesh) end() {
 			h.life.ask()
 		}
 	}
+	patience := time.After(time.Minute)
 	for _, h := range m.Hosts {
-		if h.life != nil {
-			<-h.life.done
+		if h.life == nil {
+			continue
+		}
+		select {
+		case <-h.life.done:
+		case <-patience:
+			m.log.stacks()
+			fmt.Fprintln(os.Stderr, m.log) // synctest is about to end the process
+			m.t.Fatalf("the agent of %s does not end", h.Name)
 		}
 	}
 	Sleep(time.Minute)
@@ -248,6 +256,7 @@ func (m *Mesh) Await(within time.Duration, what string, cond func(ctx context.Co
 	m.t.Helper()
 	took, err := m.TryAwait(within, cond)
 	if err != nil {
+		m.log.stacks()
 		m.t.Fatalf("%s: not within %s: %v", what, within, err)
 	}
 	return took
@@ -258,14 +267,18 @@ func (m *Mesh) TryAwait(within time.Duration, cond func(ctx context.Context) err
 	begun := time.Now()
 	ctx, cancel := context.WithTimeout(m.t.Context(), within)
 	defer cancel()
+	var last error
 	for {
 		err := cond(ctx)
 		if err == nil {
 			return time.Since(begun), nil
 		}
+		if last == nil || ctx.Err() == nil { // the end of ctx explains nothing
+			last = err
+		}
 		select {
 		case <-ctx.Done():
-			return time.Since(begun), err
+			return time.Since(begun), last
 		case <-time.After(pollEvery):
 		}
 	}

@@ -127,6 +127,12 @@ func (n *Network) setPower(host string, p power) {
 	n.lookAgain()
 }
 
+func (n *Network) isOff(host string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.power[host] == powerOff
+}
+
 func (n *Network) forget(l *link) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
