@@ -15,10 +15,10 @@ import (
 	"github.com/ganglion-mesh/ganglion/intent/expr"
 )
 
-// settled returns the leader's state at a linearizable point. The caller runs
-// at the leader.
-func (s *server) settled(ctx context.Context) (*topology.State, error) {
-	node := s.raft.node()
+// settled returns the leader's state at a linearizable point. It fails anywhere
+// but at the leader.
+func (m *member) settled(ctx context.Context) (*topology.State, error) {
+	node := m.raft.node()
 	if node == nil {
 		return nil, &consensus.NotLeaderError{}
 	}

@@ -47,11 +47,25 @@ func (s *server) getSlice(r *http.Request, _ []byte) (any, error) {
 	if err != nil {
 		return nil, api.Errorf(api.CodeInvalid, "read slice: index %q is not a number", r.URL.Query().Get("index"))
 	}
+	if r.URL.Query().Get("confirm") == "true" {
+		return s.settledSlice(r.Context(), host)
+	}
 	node := s.raft.node()
 	if node == nil || !s.freshVoter(node.Status()) {
 		return nil, api.Errorf(api.CodeNoLeader, "read slice at %s: it is not in contact with the leader", s.cfg.Name)
 	}
 	return s.serveSlice(r.Context(), node, host, after, sliceWait)
+}
+
+// settledSlice is host's slice at a linearizable point.
+func (m *member) settledSlice(ctx context.Context, host string) (topology.Slice, error) {
+	state, err := m.settled(ctx)
+	if err != nil {
+		return topology.Slice{}, err
+	}
+	sl := state.Slice(host)
+	sl.Term = m.raft.node().Term()
+	return sl, nil
 }
 
 // freshVoter tells whether a Raft server knows the present well enough to serve

@@ -160,6 +160,9 @@ func (s *server) postToken(r *http.Request, body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A key would make a repeat of this request store nothing and print a token
+	// that opens no door.
+	r.Header.Del(api.HeaderRequest)
 	put := topology.PutToken{ID: t.ID, Role: t.Role, Hash: t.Hash()}
 	if _, err := s.commit(r, topology.Command{PutToken: &put}); err != nil {
 		return nil, err

@@ -123,7 +123,7 @@ func newMember(cfg *Config, adm admission, st *store, host hostDriver) (m *membe
 		return nil, err
 	}
 	if m.slices.slice().MeshID != "" {
-		m.copies.Set(m.slices.slice())
+		m.copies.Resume(m.slices.slice())
 	}
 	m.nats = &natsSlot{member: m}
 	if m.publisher, err = events.NewPublisher(m.publisherConfig()); err != nil {

@@ -40,7 +40,30 @@ type observatory struct {
 
 type received struct {
 	api.Report
-	at time.Time
+	at      time.Time
+	unready map[string]unready // copies that are not ready, by id
+}
+
+// unready is since when a generation of a copy has not been ready.
+type unready struct {
+	generation uint64
+	since      time.Time
+}
+
+// unreadySince goes on counting for copies that were not ready before.
+func unreadySince(last map[string]unready, r api.Report, now time.Time) map[string]unready {
+	out := map[string]unready{}
+	for _, c := range r.Copies {
+		if c.Ready {
+			continue
+		}
+		u, ok := last[c.ID]
+		if !ok || u.generation != c.Generation {
+			u = unready{c.Generation, now}
+		}
+		out[c.ID] = u
+	}
+	return out
 }
 
 func newObservatory() *observatory {
@@ -70,7 +93,7 @@ func (o *observatory) report(r api.Report, now time.Time) {
 	if ok && last.Boot == r.Boot && last.Seq >= r.Seq {
 		return
 	}
-	o.reports[r.Host] = received{Report: r, at: now}
+	o.reports[r.Host] = received{Report: r, at: now, unready: unreadySince(last.unready, r, now)}
 	if !ok || !sameReport(last.Report, r) {
 		o.seen++
 		close(o.fresh)
@@ -180,7 +203,11 @@ func (o *observatory) hostObs(h topology.Host, m gossip.Member, now time.Time) t
 	ho.Copies = make(map[topology.CopyKey]topology.CopyObs, len(r.Copies))
 	for _, c := range r.Copies {
 		if id, err := workload.ParseCopyID(c.ID); err == nil {
-			ho.Copies[topology.CopyKey{App: id.App, N: id.N}] = copyObs(c, age)
+			co := copyObs(c, age)
+			if u, ok := r.unready[c.ID]; ok {
+				co.UnreadyFor = max(now.Sub(u.since), 1)
+			}
+			ho.Copies[topology.CopyKey{App: id.App, N: id.N}] = co
 		}
 	}
 	return ho

@@ -20,7 +20,7 @@ import (
 const (
 	// leaderPatience is how long a request waits for a leader before it is
 	// answered with no_leader: longer than an election takes.
-	leaderPatience = 8 * time.Second
+	leaderPatience = 12 * time.Second
 	// maxHops bounds how often a request is handed on: agent to a Raft server,
 	// that one to the leader, and once more if leadership moved meanwhile.
 	maxHops = 3
@@ -181,8 +181,8 @@ func (s *server) handOn(w http.ResponseWriter, r *http.Request, body []byte, add
 	resp, err := s.links.http.RoundTrip(req)
 	if err != nil {
 		s.compass.wrong(addr)
-		if r.Method == http.MethodGet || isDialError(err) {
-			return false
+		if r.Method == http.MethodGet || r.Header.Get(api.HeaderRequest) != "" || isDialError(err) {
+			return false // it changes nothing, or is taken only once
 		}
 		api.WriteError(w, api.Errorf(api.CodeUnknown, "%s at the leader %s: %v: it may or may not have happened; look before you try again", r.URL.Path, addr, err))
 		return true
@@ -234,7 +234,7 @@ func (s *server) respond(w http.ResponseWriter, r *http.Request, v any, err erro
 		api.WriteJSON(w, http.StatusOK, v)
 	default:
 		err = apiError(err)
-		if api.CodeOf(err) == api.CodeInternal {
+		if api.CodeOf(err) == api.CodeInternal && r.Context().Err() == nil {
 			s.log.Log(r.Context(), slog.LevelWarn, "request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 		}
 		api.WriteError(w, err)

@@ -20,6 +20,9 @@ const (
 	// staleVoter is how long a voter may have been out of contact with the
 	// leader and still serve slices.
 	staleVoter = 2 * time.Second
+	// askFirst is how long a host that comes up tries to hear whether its last
+	// slice still holds before it starts again what it ran, alone.
+	askFirst = 5 * time.Second
 )
 
 // sliceWatch keeps this host's slice: the last accepted one is on disk before
@@ -56,15 +59,21 @@ func (w *sliceWatch) slice() topology.Slice {
 }
 
 // run follows the slice until ctx ends: from this host's own Raft server if it
-// is in the quorum, else from a voter.
+// is in the quorum, else from a voter. First of all it hears from the leader
+// what holds now: a voter that has just come up itself may know as little.
 func (w *sliceWatch) run(ctx context.Context) error {
+	alone := time.AfterFunc(askFirst, w.copies.Confirm)
+	defer alone.Stop()
+	next := w.confirmed
 	var retry backoff
 	for ctx.Err() == nil {
-		sl, err := w.next(ctx)
+		sl, err := next(ctx)
 		if err == nil {
 			err = w.accept(sl)
 		}
 		if err == nil {
+			w.copies.Confirm()
+			next = w.next
 			retry.reset()
 			continue
 		}
@@ -76,16 +85,28 @@ func (w *sliceWatch) run(ctx context.Context) error {
 	return nil
 }
 
+// confirmed reads the slice as it is at the leader now.
+func (w *sliceWatch) confirmed(ctx context.Context) (topology.Slice, error) {
+	if w.leader.leading() {
+		return w.settledSlice(ctx, w.cfg.Name)
+	}
+	return w.read(ctx, url.Values{"confirm": {"true"}})
+}
+
 // next waits for a slice newer than the present one, or some time.
 func (w *sliceWatch) next(ctx context.Context) (topology.Slice, error) {
-	after := w.index()
 	if n := w.raft.node(); n != nil && w.freshVoter(n.Status()) {
-		return w.serveSlice(ctx, n, w.cfg.Name, after, sliceWait)
+		return w.serveSlice(ctx, n, w.cfg.Name, w.index(), sliceWait)
 	}
-	err := errors.New("no voter is reachable")
+	return w.read(ctx, url.Values{})
+}
+
+// read asks voters for the slice, the likeliest leader first.
+func (w *sliceWatch) read(ctx context.Context, q url.Values) (sl topology.Slice, err error) {
+	q.Set("host", w.cfg.Name)
+	q.Set("index", strconv.FormatUint(w.index(), 10))
+	err = errors.New("no voter is reachable")
 	for _, addr := range w.leaderAddrs() {
-		var sl topology.Slice
-		q := url.Values{"host": {w.cfg.Name}, "index": {strconv.FormatUint(after, 10)}}
 		rctx, cancel := context.WithTimeout(ctx, sliceWait+5*time.Second)
 		err = w.links.client(addr).Get(rctx, "/v1/slice", q, &sl)
 		cancel()

@@ -77,6 +77,7 @@ type Manager struct {
 
 	mu       sync.Mutex
 	decided  bool                      // a slice has been set
+	waiting  bool                      // it is of an earlier life and not confirmed: nothing new is started
 	orders   map[workload.CopyID]order // of the last slice
 	restarts map[workload.CopyID]bool  // asked for, not yet handed on
 	local    localStops
@@ -106,7 +107,26 @@ func New(cfg Config) (*Manager, error) {
 // Set makes s what this host should run. Only the last one counts; one that is
 // equal to the last changes nothing. The caller sees to it that an older slice
 // never follows a newer one.
-func (m *Manager) Set(s topology.Slice) {
+func (m *Manager) Set(s topology.Slice) { m.set(s, false) }
+
+// Resume is Set with the slice of the agent's last life: what still runs of it is
+// looked after, restarts included, but nothing that does not run is started
+// before Confirm, whatever slices follow. What was moved away meanwhile would
+// run twice.
+func (m *Manager) Resume(s topology.Slice) { m.set(s, true) }
+
+// Confirm says that the present slice is known to hold now, or that nobody can
+// be asked: all of it is to run.
+func (m *Manager) Confirm() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.waiting {
+		m.waiting = false
+		m.signal()
+	}
+}
+
+func (m *Manager) set(s topology.Slice, waiting bool) {
 	orders := make(map[workload.CopyID]order, len(s.Assignments))
 	for _, a := range s.Assignments {
 		o := m.newOrder(a)
@@ -114,7 +134,7 @@ func (m *Manager) Set(s topology.Slice) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.decided, m.orders = true, orders
+	m.decided, m.waiting, m.orders = true, m.waiting || waiting, orders
 	m.forgetLocal()
 	m.signal()
 }
@@ -159,6 +179,9 @@ func (m *Manager) reconcile(ctx context.Context, adopted []workload.Handle) bool
 	m.takeOver(ctx, adopted)
 	for id, o := range m.orders {
 		r := m.runners[id]
+		if r == nil && m.waiting {
+			continue
+		}
 		if r == nil {
 			r = m.newRunner(id, nil, nil)
 			m.launch(ctx, r)

@@ -360,3 +360,37 @@ func TestAnySequenceConverges(t *testing.T) {
 		}
 	})
 }
+
+func TestAnOldSliceStartsNothingUntilItIsConfirmed(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		slice := []topology.Assignment{assign("web", 0, 5), assign("web", 1, 6)}
+		r.set(slice...)
+		pass(time.Minute)
+		r.kill()
+		r.host.Kill(copyOf("web", 1), syscall.SIGKILL) // while nobody looks
+		before := r.pids()
+		r.boot()
+		r.m.Resume(topology.Slice{MeshID: "m", Host: "h1", Assignments: slice})
+		pass(time.Minute)
+		if !maps.Equal(before, r.pids()) {
+			t.Fatalf("an unconfirmed slice started a copy: %v became %v", before, r.pids())
+		}
+		// What runs of it is looked after all the same.
+		r.host.Kill(copyOf("web", 0), syscall.SIGKILL)
+		synctest.Wait()
+		if r.pids()[copyOf("web", 0)] == 0 {
+			t.Error("a copy that ran was not restarted")
+		}
+		// A later slice may be old too: it does not confirm by itself.
+		r.set(append(slice, assign("db", 0, 7))...)
+		pass(time.Minute)
+		if len(r.pids()) != 1 {
+			t.Fatalf("an unconfirmed slice started a copy: %v", r.pids())
+		}
+		r.m.Confirm()
+		pass(time.Minute)
+		if len(r.pids()) != 3 {
+			t.Errorf("after it was confirmed: %v", r.pids())
+		}
+	})
+}
