@@ -70,16 +70,23 @@ func (m *Mesh) Apply(apps ...intent.App) {
 	m.Await(30*time.Second, "apply", func(ctx context.Context) error { return m.TryApply(ctx, apps) })
 }
 
-// TryApply asks once for apps to be committed. What it asked for counts as
-// wanted from then on, for it may have happened whatever the answer is.
+// TryApply asks once for apps to be committed. More copies count as wanted from
+// then on, for it may have happened whatever the answer is; fewer count when the
+// answer says so.
 func (m *Mesh) TryApply(ctx context.Context, apps []intent.App, hosts ...*Host) error {
 	for _, a := range apps {
-		m.ledger.want(a.Name, a.Copies())
+		m.ledger.wantAtLeast(a.Name, a.Copies())
 	}
 	req := api.ApplyRequest{Intents: intent.Intents{Apps: apps}}
-	return m.Ask(ctx, func(ctx context.Context, h *Host) error {
+	err := m.Ask(ctx, func(ctx context.Context, h *Host) error {
 		return h.Post(ctx, "/v1/apply", nil, req, nil)
 	}, hosts...)
+	for _, a := range apps {
+		if err == nil {
+			m.ledger.want(a.Name, a.Copies())
+		}
+	}
+	return err
 }
 
 // Delete removes an app.
@@ -129,8 +136,8 @@ func (m *Mesh) Leader(hosts ...*Host) *Host {
 	return m.Host(about.Leader)
 }
 
-// AwaitMembers waits until the agent of every host that is up calls n hosts
-// alive.
+// AwaitMembers waits until n hosts are alive and report, by the leader's word,
+// and the agent of every host that is up passes that word on.
 func (m *Mesh) AwaitMembers(within time.Duration, n int) time.Duration {
 	m.t.Helper()
 	return m.Await(within, "members", func(ctx context.Context) error { return m.members(ctx, n) })

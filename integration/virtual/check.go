@@ -87,8 +87,9 @@ func (h History) Doubled(settle time.Duration) []string {
 }
 
 // Excess returns the moments in which an app ran more copies than it was to
-// have. On hosts with no trouble, nor any within settle, that is its count; on
-// all together it is twice that. A higher count counts for settle longer.
+// have. On hosts with no trouble, nor any within settle, that is its count, a
+// higher one for settle longer; on all together, with those that are cut off and
+// have not heard of a change, twice the highest count it ever had.
 func (h History) Excess(settle time.Duration) []string {
 	var out []string
 	var moments []time.Duration
@@ -108,9 +109,9 @@ func (h History) Excess(settle time.Duration) []string {
 			}
 		}
 		for app, n := range all {
-			limit := h.limit(app, at, settle)
-			if well[app] > limit || n > 2*limit {
-				out = append(out, fmt.Sprintf("%s: app %s may have %d copies; %d run on sound hosts, %d on all", at, app, limit, well[app], n))
+			limit, ever := h.limit(app, at, settle), h.limit(app, at, at+1)
+			if well[app] > limit || n > 2*ever {
+				out = append(out, fmt.Sprintf("%s: app %s may have %d copies, and had %d at most; %d run on sound hosts, %d on all", at, app, limit, ever, well[app], n))
 			}
 		}
 	}

@@ -140,6 +140,19 @@ func (l *ledger) want(app string, count int) {
 	l.h.Wants = append(l.h.Wants, Want{app, count, l.now()})
 }
 
+// wantAtLeast raises what is wanted, and never lowers it.
+func (l *ledger) wantAtLeast(app string, count int) {
+	l.mu.Lock()
+	for _, w := range slices.Backward(l.h.Wants) {
+		if w.App == app {
+			count = max(count, w.Count)
+			break
+		}
+	}
+	l.mu.Unlock()
+	l.want(app, count)
+}
+
 func (l *ledger) history() History {
 	l.mu.Lock()
 	defer l.mu.Unlock()
