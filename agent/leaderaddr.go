@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/ganglion-mesh/ganglion/gossip"
@@ -69,4 +70,17 @@ func (m *member) leaderAddrs() []string {
 		}
 	}
 	return m.compass.guess(m.pool.Members(), m.addr)
+}
+
+// sliceAddrs lists who may serve this host's slice: whoever may lead, then every
+// other host with a Raft server, for the leader may be cut off from this host
+// alone.
+func (m *member) sliceAddrs() []string {
+	out := m.leaderAddrs()
+	for _, addr := range m.compass.guess(m.pool.Members(), m.addr) {
+		if !slices.Contains(out, addr) {
+			out = append(out, addr)
+		}
+	}
+	return out
 }

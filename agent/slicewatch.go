@@ -106,7 +106,7 @@ func (w *sliceWatch) read(ctx context.Context, q url.Values) (sl topology.Slice,
 	q.Set("host", w.cfg.Name)
 	q.Set("index", strconv.FormatUint(w.index(), 10))
 	err = errors.New("no voter is reachable")
-	for _, addr := range w.leaderAddrs() {
+	for _, addr := range w.sliceAddrs() {
 		rctx, cancel := context.WithTimeout(ctx, sliceWait+5*time.Second)
 		err = w.links.client(addr).Get(rctx, "/v1/slice", q, &sl)
 		cancel()
