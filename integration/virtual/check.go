@@ -38,26 +38,46 @@ func (h History) life(s Span) stretch {
 	return stretch{s.From, s.To}
 }
 
-// excuses are the times in which something was wrong between a and b, each
-// longer by settle: until then the mesh may still be finding out.
+// during is when a trouble was, at most until now.
+func (h History) during(t Trouble) stretch {
+	if !t.Over {
+		return stretch{t.From, h.Now + 1}
+	}
+	return stretch{t.From, t.To}
+}
+
+// excuses are the times in which something was wrong between a and b, or they
+// saw different worlds: one was cut off from a third host and the other was not.
+// Each is longer by settle: until then the mesh may still be finding out.
 func (h History) excuses(a, b string, settle time.Duration) []stretch {
 	var out []stretch
+	cuts := map[string]map[string][]stretch{a: {}, b: {}} // from whom, when
 	for _, t := range h.Troubles {
-		if !t.touches(a, b) {
-			continue
+		if t.touches(a, b) {
+			out = append(out, h.during(t))
 		}
-		end := h.Now + 1
-		if t.Over {
-			end = t.To + settle
+		for _, ends := range [][2]string{{t.A, t.B}, {t.B, t.A}} {
+			if from := cuts[ends[0]]; from != nil && ends[1] != "" {
+				from[ends[1]] = append(from[ends[1]], h.during(t))
+			}
 		}
-		out = append(out, stretch{t.From, end})
+	}
+	for _, pair := range [][2]string{{a, b}, {b, a}} {
+		for third, times := range cuts[pair[0]] {
+			for _, s := range times {
+				out = append(out, s.subtract(cuts[pair[1]][third])...)
+			}
+		}
+	}
+	for i := range out {
+		out[i].to += settle
 	}
 	return out
 }
 
 // Doubled returns the moments in which a copy ran twice: never on one host, and
-// on two only while there was trouble between them or not longer than settle
-// after it.
+// on two only while there was trouble between them, or they were cut off from
+// different hosts, or not longer than settle after it.
 func (h History) Doubled(settle time.Duration) []string {
 	var out []string
 	byCopy := map[string][]Span{}

@@ -172,10 +172,11 @@ func (h *Host) Stop() {
 	if !h.Up() {
 		return
 	}
-	h.mesh.ledger.trouble(h.Name, "", agentDown)
+	h.mesh.ledger.trouble(h.Name, "", agentEnds)
 	h.CloseIdle()
 	h.life.ask()
 	h.ended()
+	h.mesh.ledger.trouble(h.Name, "", agentDown)
 }
 
 // ended waits for the agent to have ended, for a virtual half minute.

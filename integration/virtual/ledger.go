@@ -189,6 +189,7 @@ func (h History) On(host string) []Span {
 
 // What can be wrong with a host, and how a process ends with it.
 const (
+	agentEnds = "the agent is told to end" // and may yet finish what it was at
 	agentDown = "no agent"
 	hostDown  = "host down"
 	linkCut   = "cut"

@@ -228,3 +228,34 @@ func TestCopiesOutliveTheirAgents(t *testing.T) {
 		})
 	})
 }
+
+// A voter that can reach every other but the leader still learns what it is to
+// run, from the other voters.
+func TestSliceArrivesPastAnUnreachableLeader(t *testing.T) {
+	seeds(t, 2, func(t *testing.T, seed uint64) {
+		Run(t, Config{Hosts: 5, Seed: seed}, func(t *testing.T, m *Mesh) {
+			m.Form()
+			m.Apply(App("web", 10))
+			m.AwaitReady(20*time.Second, "web", 10)
+			leader := m.Leader()
+			voters := m.AwaitVoters(time.Second, 3)
+			h := m.Host(voters[slices.IndexFunc(voters, func(v string) bool { return v != leader.Name })])
+			m.CutLinks(func(from, to string) bool { return from == h.Name && to == leader.Name })
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if err := m.Delete(ctx, "web"); err != nil {
+				t.Fatal(err)
+			}
+			took := m.Await(60*time.Second, "stopped on "+h.Name, func(context.Context) error {
+				if on := m.History().On(h.Name); len(on) > 0 {
+					return fmt.Errorf("%v", on)
+				}
+				return nil
+			})
+			t.Logf("stopped in %s", took)
+			if m.Net.Stopped() == 0 {
+				t.Error("the cut held nothing up")
+			}
+		})
+	})
+}

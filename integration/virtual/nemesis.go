@@ -41,6 +41,7 @@ func (n *Nemesis) Rage(d time.Duration) {
 	for range 2 {
 		n.apply()
 	}
+	n.Done = map[string]int{}
 	until := time.Now().Add(d)
 	leader := n.m.Leader()
 	n.do([]string{"kill", "stop", "crash", "isolate"}[n.rng.IntN(4)], leader)
@@ -52,6 +53,16 @@ func (n *Nemesis) Rage(d time.Duration) {
 		}
 		n.do(acts[n.rng.IntN(len(acts))], n.m.Hosts[n.rng.IntN(len(n.m.Hosts))])
 	}
+	for n.changes() == 0 { // what the faults let nobody do, they are made to
+		n.m.Heal()
+		n.startOne()
+		n.do("apply", leader)
+	}
+}
+
+// changes counts the changes that the mesh has accepted.
+func (n *Nemesis) changes() int {
+	return n.Done["apply"] + n.Done["delete"] + n.Done["drain"] + n.Done["undrain"]
 }
 
 // do does one thing to a host, if it can be done to it now.
@@ -244,7 +255,7 @@ func (n *Nemesis) Bit() error {
 	if faults < 4 {
 		errs = append(errs, fmt.Errorf("only %d faults", faults))
 	}
-	if n.Done["apply"]+n.Done["delete"]+n.Done["drain"]+n.Done["undrain"] < 1 {
+	if n.changes() == 0 {
 		errs = append(errs, errors.New("no change was accepted meanwhile"))
 	}
 	if n.m.Net.Stopped() == 0 {
