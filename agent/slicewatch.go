@@ -58,9 +58,8 @@ func (w *sliceWatch) slice() topology.Slice {
 	return topology.Slice{}
 }
 
-// run follows the slice until ctx ends: from this host's own Raft server if it
-// is in the quorum, else from a voter. First of all it hears from the leader
-// what holds now: a voter that has just come up itself may know as little.
+// run follows the slice until ctx ends. First of all it hears from the leader
+// what holds now: a voter that has just come up may know as little.
 func (w *sliceWatch) run(ctx context.Context) error {
 	alone := time.AfterFunc(askFirst, w.copies.Confirm)
 	defer alone.Stop()
@@ -93,12 +92,17 @@ func (w *sliceWatch) confirmed(ctx context.Context) (topology.Slice, error) {
 	return w.read(ctx, url.Values{"confirm": {"true"}})
 }
 
-// next waits for a slice newer than the present one, or some time.
+// next waits for a slice newer than the present one, or some time: at the leader,
+// who knows first, else at another voter or in this host's own log.
 func (w *sliceWatch) next(ctx context.Context) (topology.Slice, error) {
-	if n := w.raft.node(); n != nil && w.freshVoter(n.Status()) {
-		return w.serveSlice(ctx, n, w.cfg.Name, w.index(), sliceWait)
+	n := w.raft.node()
+	if n == nil || !w.leader.leading() {
+		sl, err := w.read(ctx, url.Values{})
+		if err == nil || n == nil || !w.freshVoter(n.Status()) {
+			return sl, err
+		}
 	}
-	return w.read(ctx, url.Values{})
+	return w.serveSlice(ctx, n, w.cfg.Name, w.index(), sliceWait)
 }
 
 // read asks voters for the slice, the likeliest leader first.
