@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"github.com/ganglion-mesh/ganglion/agent"
@@ -139,6 +140,7 @@ func parseNATS(v value) ([]string, error) {
 // A host that left its mesh waits for another one: it does not create or join
 // one by itself again in this life.
 func runAgent(ctx context.Context, cfg agent.Config) error {
+	defer context.AfterFunc(ctx, func() { notify(cfg.Logger, daemon.SdNotifyStopping) })()
 	for {
 		err := runOnce(ctx, cfg)
 		if !errors.Is(err, agent.ErrLeft) || ctx.Err() != nil {

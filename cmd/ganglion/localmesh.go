@@ -57,7 +57,7 @@ func newLocalMesh(name string, n int) (*localMesh, error) {
 		h := &localHost{name: fmt.Sprintf("h%d", i+1), ports: ports[i], mesh: m}
 		h.dir = filepath.Join(dir, h.name)
 		if err = os.Mkdir(h.dir, 0o711); err == nil {
-			h.client, err = api.Dial("unix:"+h.socket(), nil)
+			h.client, err = dialSocket(h.socket())
 		}
 		m.hosts = append(m.hosts, h)
 	}
@@ -168,6 +168,8 @@ func (m *localMesh) start(ctx context.Context) error {
 	}
 	return nil
 }
+
+func dialSocket(path string) (*api.Client, error) { return api.Dial("unix:"+path, nil) }
 
 func (h *localHost) socket() string  { return filepath.Join(h.dir, "agent.sock") }
 func (h *localHost) dataDir() string { return filepath.Join(h.dir, "data") }

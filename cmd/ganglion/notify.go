@@ -5,6 +5,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,7 +23,9 @@ import (
 const probeFile = "watchdog"
 
 // tellSystemd tells systemd, if it started us, when the agent serves, and feeds
-// its watchdog while the agent makes progress, until ctx ends.
+// its watchdog while the agent makes progress, until ctx ends. It does not tell
+// that the agent stops: who says so and lives on, as one does that has left its
+// mesh, is killed half a minute later.
 func tellSystemd(ctx context.Context, cfg agent.Config, ready <-chan struct{}) {
 	select {
 	case <-ctx.Done():
@@ -32,8 +35,6 @@ func tellSystemd(ctx context.Context, cfg agent.Config, ready <-chan struct{}) {
 	notify(cfg.Logger, daemon.SdNotifyReady)
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil || interval == 0 {
-		<-ctx.Done()
-		notify(cfg.Logger, daemon.SdNotifyStopping)
 		return
 	}
 	w := watchdog{
@@ -47,7 +48,6 @@ func tellSystemd(ctx context.Context, cfg agent.Config, ready <-chan struct{}) {
 		}
 		notify(cfg.Logger, daemon.SdNotifyWatchdog)
 	}
-	notify(cfg.Logger, daemon.SdNotifyStopping)
 }
 
 func notify(log *slog.Logger, state string) {
@@ -57,8 +57,9 @@ func notify(log *slog.Logger, state string) {
 }
 
 // watchdog proves that the agent makes progress: it answers through its own
-// socket, and its disk takes a write. A disk that hangs hangs the probe too,
-// and then nothing is fed.
+// socket, so does what looks after its copies, and its disk takes a write. A
+// disk that hangs hangs the probe too, and then nothing is fed. What others do
+// (a leader, the network) is no part of it: a new agent would find them no better.
 type watchdog struct {
 	socket, dir string
 	patience    time.Duration
@@ -72,8 +73,14 @@ func (w watchdog) probe(ctx context.Context) error {
 		return err
 	}
 	defer client.CloseIdle()
-	if err := client.Get(ctx, "/v1/version", nil, &api.Version{}); err != nil {
+	var v api.Version
+	if err := client.Get(ctx, "/v1/version", nil, &v); err != nil {
 		return err
+	}
+	if v.Mesh != "" { // without one there are no copies to ask for
+		if err := client.Get(ctx, "/v1/local/status", nil, new(json.RawMessage)); err != nil {
+			return fmt.Errorf("look at copies: %w", err)
+		}
 	}
 	return w.probeDisk()
 }
