@@ -203,11 +203,14 @@ func (n *Node) teardown(r *raft.Raft, l *link, wg *sync.WaitGroup) error {
 	n.raft.Store(nil)
 	future := r.Shutdown()
 	close(n.store.closed)
+	if closeErr := l.Close(); closeErr != nil { // calls under way end, and raft with them
+		n.log.Debug("consensus: close connections", "error", closeErr)
+	}
 	if errors.Is(err, ErrStuckDisk) {
-		return errors.Join(err, l.Close())
+		return err
 	}
 	done := make(chan error, 1)
-	go func() { done <- future.Error() }() // closes the link too
+	go func() { done <- future.Error() }()
 	timer := time.NewTimer(shutdownTimeout)
 	defer timer.Stop()
 	select {
@@ -216,7 +219,7 @@ func (n *Node) teardown(r *raft.Raft, l *link, wg *sync.WaitGroup) error {
 		n.calls.wait(drainTimeout)
 		err = errors.Join(err, shutdownErr, n.store.Close())
 	case <-timer.C:
-		err = errors.Join(err, l.Close(), fmt.Errorf("%w: raft did not stop within %v: %w", ErrFatal, shutdownTimeout, ErrStuckDisk))
+		err = errors.Join(err, fmt.Errorf("%w: raft did not stop within %v: %w", ErrFatal, shutdownTimeout, ErrStuckDisk))
 	}
 	if errors.Is(err, syscall.ENOSPC) {
 		n.disk.release() // so that the next start finds room

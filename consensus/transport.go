@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -144,6 +146,53 @@ const targetMark = "@"
 type streams struct {
 	StreamLayer
 	self string
+
+	mu     sync.Mutex
+	open   map[*stream]bool
+	closed bool
+}
+
+// stream is an open connection.
+type stream struct {
+	net.Conn
+	of *streams
+}
+
+// Close closes the connection and forgets it.
+func (c *stream) Close() error {
+	c.of.mu.Lock()
+	delete(c.of.open, c)
+	c.of.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// keep makes conn one that Close closes.
+func (s *streams) keep(conn net.Conn) (net.Conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, errors.Join(net.ErrClosed, conn.Close())
+	}
+	c := &stream{conn, s}
+	if s.open == nil {
+		s.open = map[*stream]bool{}
+	}
+	s.open[c] = true
+	return c, nil
+}
+
+// Close ends everything that is under way. Raft waits for its calls before it
+// closes anything, and a call to a server that is silent takes ten seconds.
+func (s *streams) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	open := slices.Collect(maps.Keys(s.open))
+	s.mu.Unlock()
+	err := s.StreamLayer.Close()
+	for _, c := range open {
+		err = errors.Join(err, c.Close())
+	}
+	return err
 }
 
 // Accept returns the next connection; it is checked by its first read, in the
@@ -151,6 +200,9 @@ type streams struct {
 func (s *streams) Accept() (net.Conn, error) {
 	conn, err := s.StreamLayer.Accept()
 	if err != nil {
+		return nil, err
+	}
+	if conn, err = s.keep(conn); err != nil {
 		return nil, err
 	}
 	return &addressed{Conn: conn, self: s.self}, nil
@@ -163,6 +215,9 @@ func (s *streams) Dial(target raft.ServerAddress, timeout time.Duration) (net.Co
 		return nil, fmt.Errorf("dial server: %q names no server", target)
 	}
 	conn, err := s.StreamLayer.Dial(addr, timeout)
+	if err == nil {
+		conn, err = s.keep(conn)
+	}
 	if err != nil {
 		return nil, err
 	}

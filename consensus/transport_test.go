@@ -158,3 +158,42 @@ func TestSilentConnectionIsHarmless(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestSilentPeersDoNotHoldUpTheEnd(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	called := make(chan struct{}, 64)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			go io.Copy(io.Discard, conn) //nolint:errcheck // it listens and never answers
+			called <- struct{}{}
+		}
+	}()
+	n, self, stop := overTCP(t, "h1")
+	eventually(t, 10*time.Second, "running", func() bool { return n.raft.Load() != nil })
+	if err := n.Bootstrap(); err != nil {
+		t.Fatal(err)
+	}
+	silent := func(id string) Candidate {
+		return Candidate{ID: id, Addr: l.Addr().String(), Host: id, Alive: true, Since: time.Now()}
+	}
+	eventually(t, 20*time.Second, "a silent peer", func() bool {
+		_, err := n.Tend(t.Context(), []Candidate{self, silent("h2"), silent("h3")})
+		return err == nil && len(called) > 0
+	})
+	begun := time.Now()
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begun); took > 4*time.Second {
+		t.Errorf("the end took %s", took)
+	}
+}
