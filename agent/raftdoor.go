@@ -89,5 +89,12 @@ func (l *streamLayer) Addr() net.Addr { return l.door.port.Addr() }
 func (l *streamLayer) Dial(addr string, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
+	go func() { // its server ends without waiting for an answer
+		select {
+		case <-l.closed:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	return l.door.links.dial(ctx, addr, trust.ALPNRaft)
 }

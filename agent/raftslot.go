@@ -22,6 +22,7 @@ type raftSlot struct {
 	log     *slog.Logger
 
 	mu     sync.Mutex // serialises starting and ending
+	over   bool       // nothing is run any more
 	cur    atomic.Pointer[consensus.Node]
 	begin  chan *consensus.Node
 	finish chan chan error
@@ -52,6 +53,9 @@ func (s *raftSlot) prepare(first func(*consensus.Node) error) (*consensus.Node, 
 	if n := s.cur.Load(); n != nil {
 		return n, nil
 	}
+	if s.over {
+		return nil, fmt.Errorf("open raft: %w", consensus.ErrStopped)
+	}
 	n, err := consensus.New(consensus.Config{Dir: s.dir, Addr: s.addr, Streams: s.streams(), Logger: s.log})
 	if err != nil {
 		return nil, fmt.Errorf("open raft: %w", err)
@@ -78,7 +82,7 @@ func (s *raftSlot) run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return s.close()
 		case n := <-s.begin:
 			s.onMove()
 			ended, err := s.runOne(ctx, n)
@@ -87,6 +91,19 @@ func (s *raftSlot) run(ctx context.Context) error {
 			}
 			s.onMove()
 		}
+	}
+}
+
+// close closes a server that was opened and never run.
+func (s *raftSlot) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	select {
+	case n := <-s.begin:
+		return n.Close()
+	default:
+		return nil
 	}
 }
 
