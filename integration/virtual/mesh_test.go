@@ -259,3 +259,27 @@ func TestSliceArrivesPastAnUnreachableLeader(t *testing.T) {
 		})
 	})
 }
+
+func TestAgentsStopInTimeWithNobodyToTalkTo(t *testing.T) {
+	seeds(t, 2, func(t *testing.T, seed uint64) {
+		Run(t, Config{Hosts: 3, Seed: seed}, func(t *testing.T, m *Mesh) {
+			m.Form()
+			leader := m.Leader()
+			m.Isolate(leader)
+			Sleep(300 * time.Millisecond) // it leads yet, and calls are under way
+			begun := time.Now()
+			leader.Stop()
+			if took := time.Since(begun); took > 5*time.Second {
+				t.Errorf("the end took %s", took)
+			}
+			leader.Start() // everything was given back
+			m.Heal()
+			m.AwaitMembers(60*time.Second, 3)
+			leader.Kill() // before its parts have begun
+			leader.Start()
+			leader.Stop()
+			leader.Start()
+			m.AwaitMembers(60*time.Second, 3)
+		})
+	})
+}
