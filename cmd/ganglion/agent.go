@@ -140,7 +140,14 @@ func parseNATS(v value) ([]string, error) {
 // A host that left its mesh waits for another one: it does not create or join
 // one by itself again in this life.
 func runAgent(ctx context.Context, cfg agent.Config) error {
-	defer context.AfterFunc(ctx, func() { notify(cfg.Logger, daemon.SdNotifyStopping) })()
+	var telling sync.WaitGroup
+	defer telling.Wait() // else we could be gone before it is told
+	ending, stop := context.WithCancel(ctx)
+	defer stop()
+	telling.Go(func() {
+		<-ending.Done()
+		notify(cfg.Logger, daemon.SdNotifyStopping)
+	})
 	for {
 		err := runOnce(ctx, cfg)
 		if !errors.Is(err, agent.ErrLeft) || ctx.Err() != nil {

@@ -46,6 +46,9 @@ type demo struct {
 	groups map[string]bool // cgroups that copies ran in
 }
 
+// errInterrupted ends a demo that was told to end.
+var errInterrupted = errors.New("interrupted")
+
 // run takes the steps in order, and cleans up whatever they come to.
 func (d *demo) run(ctx context.Context) error {
 	begun := time.Now()
@@ -56,7 +59,11 @@ func (d *demo) run(ctx context.Context) error {
 	d.used, d.groups = map[int]bool{}, map[string]bool{}
 	d.welcome()
 	err = d.steps(ctx)
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		err = errInterrupted
+		d.tell.wrong(err)
+	case err != nil:
 		d.tell.wrong(err)
 		d.tell.printLogTail(err, d.mesh)
 	}
@@ -66,6 +73,9 @@ func (d *demo) run(ctx context.Context) error {
 	swept := d.sweep(after, err == nil)
 	if swept != nil {
 		d.tell.wrong(swept)
+	}
+	if errors.Is(err, errInterrupted) && swept == nil {
+		return fmt.Errorf("demo: %w", err)
 	}
 	if err = errors.Join(err, swept); err != nil {
 		first, _, _ := strings.Cut(err.Error(), "\n")
