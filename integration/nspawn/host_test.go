@@ -15,6 +15,8 @@ import (
 // TestHost boots a host, looks around and leaves nothing behind.
 func TestHost(t *testing.T) {
 	var h *Host
+	machine, _ := os.ReadFile("/etc/machine-id")
+	hostID := strings.TrimSpace(string(machine))
 	t.Run("up", func(t *testing.T) {
 		begin := time.Now()
 		h = Boot(t, Options{})
@@ -24,6 +26,12 @@ func TestHost(t *testing.T) {
 		}
 		if got := strings.TrimSpace(h.MustRun(t, "hostname")); got != h.Name {
 			t.Errorf("hostname %q, want %q", got, h.Name)
+		}
+		if got := strings.TrimSpace(h.MustRun(t, "sh", "-c", "cat /proc/sys/kernel/hostname; pwd -P")); got != h.Name+"\n/" {
+			t.Errorf("commands run at %q, want %q", got, h.Name+"\n/")
+		}
+		if got := strings.TrimSpace(h.MustRun(t, "cat", "/etc/machine-id")); len(got) != 32 || got == hostID {
+			t.Errorf("machine id %q: not its own", got)
 		}
 		if links := strings.Count(h.MustRun(t, "ip", "-o", "link"), "\n"); links != 1 {
 			t.Errorf("%d network links, want loopback alone", links)
@@ -49,7 +57,7 @@ func TestHost(t *testing.T) {
 	if alive(h.leader) {
 		t.Error("its PID 1 is still there")
 	}
-	for _, path := range []string{h.dir, "/run/netns/" + h.Netns} {
+	for _, path := range []string{h.dir, h.group, "/run/netns/" + h.Netns} {
 		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s is still there", path)
 		}
@@ -66,6 +74,26 @@ func TestCrash(t *testing.T) {
 	}
 	if alive(h.leader) {
 		t.Error("its PID 1 is still there")
+	}
+}
+
+// TestTwoHosts boots two hosts at once: neither may see the other's units or
+// processes.
+func TestTwoHosts(t *testing.T) {
+	a, b := Boot(t, Options{}), Boot(t, Options{})
+	for _, h := range []*Host{a, b} {
+		h.MustRun(t, "systemd-run", "--quiet", "--unit=same", "sleep", "1000")
+	}
+	group := "/sys/fs/cgroup/system.slice/same.service/cgroup.procs"
+	for _, h := range []*Host{a, b} {
+		want := h.MustRun(t, "systemctl", "show", "-p", "MainPID", "--value", "same")
+		if got := h.MustRun(t, "cat", group); got != want {
+			t.Errorf("%s: the unit's group holds %q, want %q", h.Name, got, want)
+		}
+	}
+	a.MustRun(t, "sh", "-c", "echo 1 >/sys/fs/cgroup/system.slice/same.service/cgroup.kill")
+	if got := strings.TrimSpace(b.MustRun(t, "systemctl", "is-active", "same")); got != "active" {
+		t.Errorf("a kill on one host left the other's unit %s", got)
 	}
 }
 

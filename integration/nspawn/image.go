@@ -15,10 +15,11 @@ import (
 )
 
 // imageName changes when what is in the image changes.
-const imageName = "bookworm-1"
+const imageName = "bookworm-2"
 
-// include is what a host has beyond a minimal Debian.
-const include = "systemd,systemd-sysv,dbus,iproute2,procps"
+// include is what a host has beyond a minimal Debian; rpm is there to try the
+// rpm's scripts on.
+const include = "systemd,systemd-sysv,dbus,iproute2,procps,rpm"
 
 const mirror = "http://deb.debian.org/debian"
 

@@ -30,6 +30,9 @@ func sweep(t testing.TB) {
 		if err != nil || n == os.Getpid() || alive(n) {
 			continue
 		}
+		if err := sweepGroup(name); err != nil {
+			t.Logf("sweep: %v", err)
+		}
 		if _, err := os.Stat("/run/netns/" + name); err == nil && strings.HasPrefix(name, "gt"+pid+"-") {
 			if err := command("ip", "netns", "del", name); err != nil {
 				t.Logf("sweep: %v", err)
