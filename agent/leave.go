@@ -107,6 +107,7 @@ func (s *server) postRetire(r *http.Request, _ []byte) (any, error) {
 	}
 	for _, p := range s.quorum() {
 		if p.Name == name {
+			s.leader.voters.retire(name, time.Now())
 			return nil, api.Errorf(api.CodeRejected, "retire host %s: it is still in the quorum", name)
 		}
 	}

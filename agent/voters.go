@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
@@ -13,6 +14,9 @@ import (
 
 // tendEvery is how often the leader looks at its quorum.
 const tendEvery = time.Second
+
+// retireFor is how long a host counts as leaving after it last said so.
+const retireFor = 30 * time.Second
 
 // voterKeeper keeps the quorum as the policy of package consensus wants it: it
 // tells that policy which hosts there are, and carries its wishes to them. Used
@@ -25,6 +29,25 @@ type voterKeeper struct {
 	log   *slog.Logger
 	next  time.Time
 	asked map[string]time.Time // when a host was last asked to start or end its server
+
+	mu       sync.Mutex
+	retiring map[string]time.Time // when a host last said that it is leaving
+}
+
+// retire takes note that a host is leaving: it gets no vote any more and is
+// taken out of the quorum. It says so again and again until it is out, so that
+// every leader knows, and a leave that was given up is forgotten.
+func (k *voterKeeper) retire(host string, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.retiring[host] = now
+}
+
+func (k *voterKeeper) isRetiring(host string, now time.Time) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	at, ok := k.retiring[host]
+	return ok && now.Sub(at) < retireFor
 }
 
 // tend does one step, at most every tendEvery.
@@ -61,7 +84,7 @@ func (k *voterKeeper) candidates(state *topology.State, now time.Time) []consens
 	for _, h := range state.Hosts() {
 		m, known := members[h.Name]
 		r, _, reported := k.obs.last(h.Name, now)
-		if reported && r.Voter == "never" {
+		if reported && r.Voter == "never" || k.isRetiring(h.Name, now) {
 			continue
 		}
 		out = append(out, consensus.Candidate{

@@ -382,6 +382,16 @@ func (h *Host) Reboot() {
 	h.rig.ip("-n", h.ns, "link", "set", "eth0", "up")
 }
 
+// KillCopies kills every process of a host whose agent does not run, as a power
+// cut does.
+func (h *Host) KillCopies() {
+	h.rig.t.Helper()
+	if h.Running() {
+		h.rig.t.Fatalf("the agent of %s runs: it would start them again", h.Name)
+	}
+	h.killAll()
+}
+
 // killAll kills every process of the host until none is left.
 func (h *Host) killAll() {
 	for range 50 {
