@@ -2,6 +2,7 @@ package agent
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
@@ -140,8 +141,8 @@ func (s *server) getNATS(*http.Request, []byte) (any, error) {
 	out := api.NATS{URLs: s.nats.urls(), Subjects: "ganglion." + s.meshName() + ".>", Embedded: len(s.cfg.NATS) == 0}
 	if out.Embedded {
 		out.Note = "without a certificate of the mesh, clients may subscribe from loopback of the serving host, and never publish"
-		if s.nats.cur.Load() != nil {
-			out.URLs = append([]string{"nats://127.0.0.1:" + strconv.Itoa(s.ports.NATS)}, out.URLs...)
+		if local := "nats://127.0.0.1:" + strconv.Itoa(s.ports.NATS); s.nats.cur.Load() != nil && !slices.Contains(out.URLs, local) {
+			out.URLs = append([]string{local}, out.URLs...)
 		}
 	}
 	if out.URLs == nil {

@@ -53,6 +53,7 @@ type Seams struct {
 	Driver  workload.Driver
 	Local   net.Listener         // in place of the socket; the agent closes it
 	Accept  func(topology.Slice) // told of each slice that was accepted, in order, before it is acted on
+	Lead    func(leads bool)     // told when this host begins to lead, and when it no longer does
 	NoNATS  bool                 // no embedded server and no publisher
 }
 

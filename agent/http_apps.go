@@ -157,7 +157,11 @@ func (s *server) postPlan(r *http.Request, body []byte) (any, error) {
 	if len(in.Apps) > 0 || req.Prune {
 		put = &topology.PutIntents{Intents: in, Set: req.Set, Prune: req.Prune}
 	}
-	return topology.Plan(state, s.observations(state), put, req.Lose, req.Drain), nil
+	preview := topology.Plan(state, s.observations(state), put, req.Lose, req.Drain)
+	if preview.Err != nil {
+		return nil, api.Errorf(rejectionCode(preview.Err), "%v", preview.Err)
+	}
+	return preview, nil
 }
 
 // deleteApp removes an app. That its copies are gone shows in its status.

@@ -134,8 +134,10 @@ func (s *server) firstToken(ctx context.Context) (string, error) {
 	defer cancel()
 	for {
 		node := s.raft.node()
-		if node != nil && s.leader.leading() && node.State().MeshID() != "" {
-			break
+		if node != nil && s.leader.leading() {
+			if _, enrolled := node.State().Host(s.cfg.Name); enrolled {
+				break
+			}
 		}
 		if !sleep(ctx, 20*time.Millisecond) {
 			return "", api.Errorf(api.CodeUnknown, "create mesh: the first voter has not elected itself in time; look with ganglion mesh")

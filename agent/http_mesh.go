@@ -174,3 +174,8 @@ func (s *server) postToken(r *http.Request, body []byte) (any, error) {
 func (s *server) getVersion(*http.Request, []byte) (any, error) {
 	return api.Version{Version: s.cfg.Version, Host: s.cfg.Name, Mesh: s.meshName(), Driver: s.driverName, Pid: os.Getpid()}, nil
 }
+
+// refuseMesh answers init and join on a host that has a mesh.
+func (s *server) refuseMesh(*http.Request, []byte) (any, error) {
+	return nil, api.Errorf(api.CodeRejected, "host %s is in mesh %s already; run ganglion leave here first", s.cfg.Name, s.meshName())
+}

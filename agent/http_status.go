@@ -103,6 +103,9 @@ func (s *server) leftovers(state *topology.State, obs topology.Observations) []t
 	byApp := map[string]*topology.AppStatus{}
 	var order []string
 	for _, h := range state.Hosts() {
+		if ho := obs.Hosts[h.Name]; !ho.Alive && ho.ReportAge > missedReport {
+			continue // what a lost host last said keeps no app from being gone
+		}
 		for key, c := range obs.Hosts[h.Name].Copies {
 			if _, ok := state.App(key.App); ok {
 				continue

@@ -25,6 +25,7 @@ type leaderLoop struct {
 	voters  *voterKeeper
 	teller  *teller
 	log     *slog.Logger
+	told    func(leads bool)                  // a seam; may be nil
 	last    atomic.Pointer[topology.Decision] // of the present term, for status
 	gate    gate
 	current atomic.Uint64 // term in which this host leads and has passed its barrier; 0: none
@@ -72,6 +73,10 @@ func (l *leaderLoop) lead(ctx context.Context, node *consensus.Node, term uint64
 	l.last.Store(nil)
 	l.current.Store(term)
 	defer l.current.Store(0)
+	if l.told != nil {
+		l.told(true)
+		defer l.told(false)
+	}
 	l.teller.elected(term, node.State().Revision())
 	l.log.Info("leading", "term", term)
 	for ctx.Err() == nil {

@@ -50,6 +50,9 @@ func runServices(ctx context.Context, log *slog.Logger, services []service) erro
 	case <-ctx.Done():
 	case e := <-failed:
 		first = fmt.Errorf("%s: %w", e.name, e.err)
+		if errors.Is(e.err, errLeft) {
+			break
+		}
 		log.Error("a part of the agent cannot go on", "part", e.name, "error", e.err)
 	}
 	for i := len(started) - 1; i >= 0; i-- {

@@ -111,7 +111,7 @@ func newMember(cfg *Config, adm admission, st *store, host hostDriver) (m *membe
 	m.raft.onMove = m.raftMoved
 	m.obs = newObservatory()
 	m.teller = newTeller(cfg.Name, m.emit)
-	m.leader = &leaderLoop{raft: m.raft, obs: m.obs, pool: m.pool, teller: m.teller, log: m.log}
+	m.leader = &leaderLoop{raft: m.raft, obs: m.obs, pool: m.pool, teller: m.teller, log: m.log, told: m.cfg.Seams.Lead}
 	m.leader.voters = &voterKeeper{pool: m.pool, obs: m.obs, links: m.links, log: m.log, asked: map[string]time.Time{}, retiring: map[string]time.Time{}}
 	m.slices = &sliceWatch{member: m}
 	if err := m.slices.restore(); err != nil {

@@ -86,6 +86,8 @@ func (s *server) routes() {
 	s.mux.HandleFunc("POST /v1/tokens", s.atLeader(s.postToken))
 	s.mux.HandleFunc("POST /v1/enrol", s.atLeader(s.postEnrol))
 
+	s.mux.HandleFunc("POST /v1/init", s.here(s.refuseMesh))
+	s.mux.HandleFunc("POST /v1/join", s.here(s.refuseMesh))
 	s.mux.HandleFunc("GET /v1/version", s.here(s.getVersion))
 	s.mux.HandleFunc("GET /v1/nats", s.here(s.getNATS))
 	s.mux.HandleFunc("POST /v1/leave", s.here(s.postLeave))

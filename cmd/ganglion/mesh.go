@@ -107,11 +107,30 @@ func (c *cli) leaveCommand() *cobra.Command {
 		if err := c.post(cmd.Context(), "/v1/leave", nil, nil); err != nil {
 			return err
 		}
+		c.awaitForgotten(cmd.Context())
 		p.end()
 		fmt.Fprintf(c.out, "Host %s has left mesh %s.\n", v.Host, v.Mesh)
 		return nil
 	}
 	return cmd
+}
+
+// awaitForgotten waits until the agent waits for a mesh again, so that a join
+// that follows finds it ready. Who embeds an agent may not start another: then
+// it ends after a while.
+func (c *cli) awaitForgotten(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	for ctx.Err() == nil {
+		var v api.Version
+		if c.get(ctx, "/v1/version", nil, &v) == nil && v.Mesh == "" {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 func (c *cli) meshCommand() *cobra.Command {
