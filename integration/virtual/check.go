@@ -46,9 +46,22 @@ func (h History) during(t Trouble) stretch {
 	return stretch{t.From, t.To}
 }
 
+// settled is when settle has passed since a moment, times without a leader
+// not counted.
+func (h History) settled(since, settle time.Duration) time.Duration {
+	end := since + settle
+	for _, idle := range h.Idle {
+		if from := max(idle.from, since); from < end && from < idle.to {
+			end += idle.to - from
+		}
+	}
+	return end
+}
+
 // excuses are the times in which something was wrong between a and b, or they
 // saw different worlds: one was cut off from a third host and the other was not.
-// Each is longer by settle: until then the mesh may still be finding out.
+// Each is longer by settle, while someone leads: until then the mesh may still be
+// finding out.
 func (h History) excuses(a, b string, settle time.Duration) []stretch {
 	var out []stretch
 	cuts := map[string]map[string][]stretch{a: {}, b: {}} // from whom, when
@@ -70,7 +83,7 @@ func (h History) excuses(a, b string, settle time.Duration) []stretch {
 		}
 	}
 	for i := range out {
-		out[i].to += settle
+		out[i].to = h.settled(out[i].to, settle)
 	}
 	return out
 }
@@ -129,7 +142,7 @@ func (h History) Excess(settle time.Duration) []string {
 			}
 		}
 		for app, n := range all {
-			limit, ever := h.limit(app, at, settle), h.limit(app, at, at+1)
+			limit, ever := h.limit(app, at, settle), h.limit(app, at, h.Now+1)
 			if well[app] > limit || n > 2*ever {
 				out = append(out, fmt.Sprintf("%s: app %s may have %d copies, and had %d at most; %d run on sound hosts, %d on all", at, app, limit, ever, well[app], n))
 			}
@@ -142,7 +155,7 @@ func (h History) Excess(settle time.Duration) []string {
 // untroubled tells whether a host has had no trouble with anyone for settle.
 func (h History) untroubled(host string, at, settle time.Duration) bool {
 	return !slices.ContainsFunc(h.Troubles, func(t Trouble) bool {
-		return (t.A == host || t.B == host) && t.From <= at && (!t.Over || at < t.To+settle)
+		return (t.A == host || t.B == host) && t.From <= at && (!t.Over || at < h.settled(t.To, settle))
 	})
 }
 
@@ -152,7 +165,7 @@ func (h History) limit(app string, at, settle time.Duration) int {
 	for _, w := range h.Wants {
 		switch {
 		case w.App != app || w.At > at:
-		case w.At <= at-settle:
+		case h.settled(w.At, settle) <= at:
 			before = w.Count
 		default:
 			most = max(most, w.Count)

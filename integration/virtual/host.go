@@ -146,6 +146,7 @@ func (h *Host) config(l *life, local net.Listener) agent.Config {
 			Gossip:  h.transport(),
 			Driver:  l.driver, Local: local, NoNATS: true,
 			Accept: func(sl topology.Slice) { h.mesh.freshness.accept(sl) },
+			Lead:   func(leads bool) { h.mesh.ledger.leads(h.Name, leads) },
 		},
 	}
 }
@@ -224,6 +225,7 @@ func (h *Host) drop(p power) {
 	l := h.life
 	h.mesh.Net.setPower(h.Name, p)
 	l.driver.sever()
+	h.mesh.ledger.leads(h.Name, false)
 	l.ask()
 }
 

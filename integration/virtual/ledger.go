@@ -62,16 +62,20 @@ type History struct {
 	Spans    []Span
 	Troubles []Trouble
 	Wants    []Want
-	Now      time.Duration
+	// Idle is when nobody led, in order: then nothing can be mended.
+	Idle []stretch
+	Now  time.Duration
 }
 
 // ledger writes the history. It may be used from any goroutine.
 type ledger struct {
 	begun time.Time
 
-	mu   sync.Mutex
-	h    History
-	open map[spanKey]int // spans that run
+	mu      sync.Mutex
+	h       History
+	open    map[spanKey]int // spans that run
+	leaders map[string]bool
+	led     time.Duration // since when nobody leads, if nobody does
 }
 
 type spanKey struct {
@@ -79,7 +83,9 @@ type spanKey struct {
 	id   workload.CopyID
 }
 
-func newLedger() *ledger { return &ledger{begun: time.Now(), open: map[spanKey]int{}} }
+func newLedger() *ledger {
+	return &ledger{begun: time.Now(), open: map[spanKey]int{}, leaders: map[string]bool{}}
+}
 
 func (l *ledger) now() time.Duration { return time.Since(l.begun) }
 
@@ -134,6 +140,24 @@ func (l *ledger) over(f func(Trouble) bool) {
 	}
 }
 
+// leads notes that a host leads, or does not any more.
+func (l *ledger) leads(host string, does bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := len(l.leaders)
+	if does {
+		l.leaders[host] = true
+	} else {
+		delete(l.leaders, host)
+	}
+	switch after := len(l.leaders); {
+	case before == 0 && after > 0:
+		l.h.Idle = append(l.h.Idle, stretch{l.led, l.now()})
+	case before > 0 && after == 0:
+		l.led = l.now()
+	}
+}
+
 func (l *ledger) want(app string, count int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -156,9 +180,14 @@ func (l *ledger) wantAtLeast(app string, count int) {
 func (l *ledger) history() History {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return History{
-		Spans: slices.Clone(l.h.Spans), Troubles: slices.Clone(l.h.Troubles), Wants: slices.Clone(l.h.Wants), Now: l.now(),
+	h := History{
+		Spans: slices.Clone(l.h.Spans), Troubles: slices.Clone(l.h.Troubles), Wants: slices.Clone(l.h.Wants),
+		Idle: slices.Clone(l.h.Idle), Now: l.now(),
 	}
+	if len(l.leaders) == 0 {
+		h.Idle = append(h.Idle, stretch{l.led, h.Now + 1})
+	}
+	return h
 }
 
 // Running returns what runs, ordered by copy and host. With an app named, only
