@@ -1,7 +1,9 @@
 package virtual
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -46,21 +48,59 @@ func (h History) during(t Trouble) stretch {
 	return stretch{t.From, t.To}
 }
 
-// settled is when settle has passed since a moment, times without a leader
-// not counted.
-func (h History) settled(since, settle time.Duration) time.Duration {
-	end := since + settle
-	for _, idle := range h.Idle {
-		if from := max(idle.from, since); from < end && from < idle.to {
-			end += idle.to - from
+// forever is later than any history.
+const forever = time.Duration(math.MaxInt64)
+
+// led is when there was a leader with whom neither a nor b had trouble, so that
+// they could be told what to do; in order and without overlap.
+func (h History) led(a, b string) []stretch {
+	if h.Reigns == nil {
+		return []stretch{{0, forever}}
+	}
+	var all []stretch
+	for _, r := range h.Reigns {
+		reign := stretch{r.From, forever}
+		if r.Over {
+			reign.to = r.To
+		}
+		var troubles []stretch
+		for _, t := range h.Troubles {
+			if t.touches(r.Host, a) || t.touches(r.Host, b) {
+				troubles = append(troubles, h.during(t))
+			}
+		}
+		all = append(all, reign.subtract(troubles)...)
+	}
+	slices.SortFunc(all, func(x, y stretch) int { return cmp.Compare(x.from, y.from) })
+	var out []stretch
+	for _, s := range all {
+		if k := len(out); k > 0 && s.from <= out[k-1].to {
+			out[k-1].to = max(out[k-1].to, s.to)
+		} else {
+			out = append(out, s)
 		}
 	}
-	return end
+	return out
+}
+
+// settled is when settle has passed since a moment, counting only led times.
+func settled(since, settle time.Duration, led []stretch) time.Duration {
+	for _, s := range led {
+		from := max(s.from, since)
+		if from >= s.to {
+			continue
+		}
+		if s.to-from >= settle {
+			return from + settle
+		}
+		settle -= s.to - from
+	}
+	return forever
 }
 
 // excuses are the times in which something was wrong between a and b, or they
 // saw different worlds: one was cut off from a third host and the other was not.
-// Each is longer by settle, while someone leads: until then the mesh may still be
+// Each is longer by settle, while a leader can reach them: until then the mesh may still be
 // finding out.
 func (h History) excuses(a, b string, settle time.Duration) []stretch {
 	var out []stretch
@@ -82,8 +122,9 @@ func (h History) excuses(a, b string, settle time.Duration) []stretch {
 			}
 		}
 	}
+	led := h.led(a, b)
 	for i := range out {
-		out[i].to = h.settled(out[i].to, settle)
+		out[i].to = settled(out[i].to, settle, led)
 	}
 	return out
 }
@@ -154,18 +195,20 @@ func (h History) Excess(settle time.Duration) []string {
 
 // untroubled tells whether a host has had no trouble with anyone for settle.
 func (h History) untroubled(host string, at, settle time.Duration) bool {
+	led := h.led(host, host)
 	return !slices.ContainsFunc(h.Troubles, func(t Trouble) bool {
-		return (t.A == host || t.B == host) && t.From <= at && (!t.Over || at < h.settled(t.To, settle))
+		return (t.A == host || t.B == host) && t.From <= at && (!t.Over || at < settled(t.To, settle, led))
 	})
 }
 
 // limit is the highest count of an app in the last settle.
 func (h History) limit(app string, at, settle time.Duration) int {
 	most, before := 0, 0
+	led := h.led("", "")
 	for _, w := range h.Wants {
 		switch {
 		case w.App != app || w.At > at:
-		case h.settled(w.At, settle) <= at:
+		case settled(w.At, settle, led) <= at:
 			before = w.Count
 		default:
 			most = max(most, w.Count)

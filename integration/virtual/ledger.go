@@ -62,20 +62,25 @@ type History struct {
 	Spans    []Span
 	Troubles []Trouble
 	Wants    []Want
-	// Idle is when nobody led, in order: then nothing can be mended.
-	Idle []stretch
-	Now  time.Duration
+	Reigns   []Reign // none at all: as if everyone were always led
+	Now      time.Duration
+}
+
+// Reign is a time in which a host led, having passed its barrier. It goes on
+// while Over is false.
+type Reign struct {
+	Host     string
+	From, To time.Duration
+	Over     bool
 }
 
 // ledger writes the history. It may be used from any goroutine.
 type ledger struct {
 	begun time.Time
 
-	mu      sync.Mutex
-	h       History
-	open    map[spanKey]int // spans that run
-	leaders map[string]bool
-	led     time.Duration // since when nobody leads, if nobody does
+	mu   sync.Mutex
+	h    History
+	open map[spanKey]int // spans that run
 }
 
 type spanKey struct {
@@ -84,7 +89,7 @@ type spanKey struct {
 }
 
 func newLedger() *ledger {
-	return &ledger{begun: time.Now(), open: map[spanKey]int{}, leaders: map[string]bool{}}
+	return &ledger{begun: time.Now(), open: map[spanKey]int{}}
 }
 
 func (l *ledger) now() time.Duration { return time.Since(l.begun) }
@@ -144,17 +149,14 @@ func (l *ledger) over(f func(Trouble) bool) {
 func (l *ledger) leads(host string, does bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	before := len(l.leaders)
 	if does {
-		l.leaders[host] = true
-	} else {
-		delete(l.leaders, host)
+		l.h.Reigns = append(l.h.Reigns, Reign{Host: host, From: l.now()})
+		return
 	}
-	switch after := len(l.leaders); {
-	case before == 0 && after > 0:
-		l.h.Idle = append(l.h.Idle, stretch{l.led, l.now()})
-	case before > 0 && after == 0:
-		l.led = l.now()
+	for i := range l.h.Reigns {
+		if r := &l.h.Reigns[i]; r.Host == host && !r.Over {
+			r.To, r.Over = l.now(), true
+		}
 	}
 }
 
@@ -180,14 +182,10 @@ func (l *ledger) wantAtLeast(app string, count int) {
 func (l *ledger) history() History {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	h := History{
+	return History{
 		Spans: slices.Clone(l.h.Spans), Troubles: slices.Clone(l.h.Troubles), Wants: slices.Clone(l.h.Wants),
-		Idle: slices.Clone(l.h.Idle), Now: l.now(),
+		Reigns: slices.Clone(l.h.Reigns), Now: l.now(),
 	}
-	if len(l.leaders) == 0 {
-		h.Idle = append(h.Idle, stretch{l.led, h.Now + 1})
-	}
-	return h
 }
 
 // Running returns what runs, ordered by copy and host. With an app named, only

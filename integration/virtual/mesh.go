@@ -44,7 +44,8 @@ type Config struct {
 	Latency time.Duration
 	Labels  map[string]map[string]string // by host
 	// Settle is how long after a fault copies may still be doubled, between the
-	// hosts that it touched; times without a leader do not count. Default 30 s.
+	// hosts that it touched; times in which no
+	// leader reaches them do not count. Default 30 s.
 	Settle time.Duration
 }
 
