@@ -33,6 +33,7 @@ func clear(t *testing.T, what, errs string, code, wantCode int, want ...string) 
 }
 
 func TestWrongInput(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, 1)
 	h := r.Hosts[0]
 	h.StartAgent()
@@ -74,6 +75,7 @@ func TestWrongInput(t *testing.T) {
 }
 
 func TestPortTaken(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, 1)
 	h := r.Hosts[0]
 	h.StartAgent()
@@ -92,6 +94,7 @@ func TestPortTaken(t *testing.T) {
 }
 
 func TestTwoHostsOfOneName(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, 2)
 	first, second := r.Hosts[0], r.Hosts[1]
 	first.StartAgent()
@@ -108,6 +111,7 @@ func TestTwoHostsOfOneName(t *testing.T) {
 }
 
 func TestSeedThatNeverAnswers(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, 2)
 	first, second := r.Hosts[0], r.Hosts[1]
 	first.StartAgent()
@@ -133,6 +137,7 @@ func TestSeedThatNeverAnswers(t *testing.T) {
 }
 
 func TestNoLeader(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, 3)
 	r.Start()
 	awaitVoters(t, r, 3)
@@ -184,6 +189,7 @@ func TestNoLeader(t *testing.T) {
 }
 
 func TestDrainAndLeave(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, 4)
 	r.Start()
 	awaitVoters(t, r, 3)
@@ -219,6 +225,7 @@ func TestDrainAndLeave(t *testing.T) {
 
 // A copy that daemonises out of its session is still stopped whole.
 func TestDaemonIsStoppedWhole(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, 1)
 	h := r.Hosts[0]
 	h.StartAgent()

@@ -3,18 +3,15 @@
 package integration
 
 import (
-	"encoding/json"
+	"context"
 	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"context"
 
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/integration/rig"
@@ -104,24 +101,6 @@ func pids(st topology.AppStatus, host string) map[string]int {
 }
 
 func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
-
-// seqs reads the events of every host from the recorders and returns, for each
-// host, its sequence numbers in order.
-func seqs(t *testing.T, h *rig.Host) map[string][]uint64 {
-	t.Helper()
-	out := map[string][]uint64{}
-	for _, line := range strings.Split(strings.TrimSpace(h.Must("events", "--since", "1h", "-o", "json")), "\n") {
-		var e struct {
-			Source string `json:"source"`
-			Seq    uint64 `json:"seq"`
-		}
-		if err := json.Unmarshal([]byte(line), &e); err != nil {
-			t.Fatalf("event %q: %v", line, err)
-		}
-		out[e.Source] = append(out[e.Source], e.Seq)
-	}
-	return out
-}
 
 func sleepers(name string, count int) string {
 	return "app " + strconv.Quote(name) + " {\n  count = " + strconv.Itoa(count) + "\n  run {\n    command = [\"/bin/sleep\", \"100000\"]\n  }\n}\n"

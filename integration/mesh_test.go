@@ -19,6 +19,7 @@ func others(r *rig.Rig, h ...*rig.Host) []*rig.Host {
 }
 
 func TestFiveHostsFindEachOther(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, 5)
 	r.Hosts[0].StartAgent()
 	r.Hosts[0].Must("init", "--name", "test")
@@ -43,6 +44,7 @@ func TestFiveHostsFindEachOther(t *testing.T) {
 }
 
 func TestLeaderKilled(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, 5)
 	w := newWitness(t)
 	r.Start()
@@ -99,6 +101,7 @@ func awaitVoters(t *testing.T, r *rig.Rig, n int) {
 }
 
 func TestAgentKilledCopiesLive(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, 3)
 	r.Start()
 	h := r.Hosts[2]
@@ -119,6 +122,7 @@ func TestAgentKilledCopiesLive(t *testing.T) {
 }
 
 func TestHostLostItsWorkMoves(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, 5)
 	w := newWitness(t)
 	r.Start()
@@ -151,6 +155,7 @@ func TestHostLostItsWorkMoves(t *testing.T) {
 }
 
 func TestLeaderAndLostHostAtOnce(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, 5)
 	r.Start()
 	awaitVoters(t, r, 3)
@@ -166,6 +171,7 @@ func TestLeaderAndLostHostAtOnce(t *testing.T) {
 // A leader that is cut off alone stops leading; its copies are replaced, and
 // when it is back there are as many as declared.
 func TestLeaderCutOff(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, 5)
 	r.Start()
 	awaitVoters(t, r, 3)
@@ -199,6 +205,7 @@ func TestLeaderCutOff(t *testing.T) {
 
 // While too many hosts look dead, nothing moves.
 func TestPopulationGate(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, 5)
 	r.Start()
 	awaitVoters(t, r, 3)
@@ -253,6 +260,7 @@ func TestPopulationGate(t *testing.T) {
 
 // A leader that was paused does not act on, or tell, what it knew before.
 func TestLeaderPaused(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, 3)
 	w := newWitness(t)
 	r.Start()

@@ -145,16 +145,16 @@ func (r *Rig) close() {
 	os.RemoveAll(r.dir)
 }
 
-// Start starts an agent on every host and makes one mesh of them: the first
-// host creates it, the others join through it.
-func (r *Rig) Start() {
+// Start starts an agent on every host, with more flags if given, and makes one
+// mesh of them: the first host creates it, the others join through it.
+func (r *Rig) Start(flags ...string) {
 	r.t.Helper()
 	first := r.Hosts[0]
-	first.StartAgent()
+	first.StartAgent(flags...)
 	first.Must("init", "--name", "test")
 	token := r.Token()
 	for _, h := range r.Hosts[1:] {
-		h.StartAgent()
+		h.StartAgent(flags...)
 		h.Must("join", first.Addr, "--token", token)
 	}
 	r.AwaitHosts(len(r.Hosts), 30*time.Second)
@@ -447,6 +447,28 @@ func (h *Host) CLI(args ...string) (stdout, stderr string, code int) {
 		h.rig.t.Fatalf("run ganglion %s: %v", strings.Join(args, " "), err)
 	}
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// Start starts a program of the test's own on the host, with more environment,
+// and its output in a file of the host. It is killed with the rig.
+func (h *Host) Start(env []string, logName, program string, args ...string) *exec.Cmd {
+	h.rig.t.Helper()
+	out, err := os.OpenFile(filepath.Join(h.Dir, logName), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		h.rig.t.Fatal(err)
+	}
+	defer out.Close()
+	cmd := h.inside(program, args...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		h.rig.t.Fatal(err)
+	}
+	h.rig.t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	return cmd
 }
 
 // Must runs a command that has to succeed and returns what it printed.
