@@ -53,6 +53,10 @@ func (n *Nemesis) Rage(d time.Duration) {
 		}
 		n.do(acts[n.rng.IntN(len(acts))], n.m.Hosts[n.rng.IntN(len(n.m.Hosts))])
 	}
+	for n.m.Net.Stopped() == 0 { // chance cut nobody off who had something to say
+		n.do("isolate", leader)
+		Sleep(5 * time.Second)
+	}
 	for n.changes() == 0 { // what the faults let nobody do, they are made to
 		n.m.Heal()
 		n.startOne()
