@@ -84,19 +84,28 @@ func (p *planner) emptied(r *room) bool {
 // gate judges whether so many hosts look unhealthy that the observer is more
 // likely to be the sick one. While it is shut, lost hosts keep their copies.
 func (p *planner) gate() {
-	unhealthy := 0
+	unhealthy, late := 0, 0
 	for _, r := range p.rooms {
-		if !r.obs.Alive || r.obs.ReportAge >= reportMissed {
+		if r.unhealthy() {
 			unhealthy++
+		} else if r.obs.ReportAge >= reportLate {
+			late++
 		}
 	}
 	p.out.Calm = unhealthy*10 <= max(10, len(p.rooms)*2)
 	opens := p.out.Calm && p.obs.CalmFor >= calmBefore
 	p.out.GateShut = unhealthy*10 > max(10, len(p.rooms)*3) || p.obs.GateShut && !opens
+	// Hosts that fall together do not all look it in the same instant. Those that
+	// are late do not shut the gate, but the first to be lost waits for them.
+	if p.wary = !p.out.GateShut && (unhealthy+late)*10 > max(10, len(p.rooms)*3); p.wary {
+		p.wake(reportLate)
+	}
 	if p.out.GateShut && p.out.Calm {
 		p.wake(calmBefore - p.obs.CalmFor)
 	}
 }
+
+func (r *room) unhealthy() bool { return !r.obs.Alive || r.obs.ReportAge >= reportMissed }
 
 // holdGate says that the gate keeps a copy on a lost host.
 func (p *planner) holdGate(lost *room) {
@@ -105,11 +114,11 @@ func (p *planner) holdGate(lost *room) {
 	}
 	var down []string
 	for _, r := range p.rooms {
-		if !r.obs.Alive || r.obs.ReportAge >= reportMissed {
+		if r.unhealthy() || p.wary && r.obs.ReportAge >= reportLate {
 			down = append(down, r.Name)
 		}
 	}
-	if p.out.Calm {
+	if p.out.GateShut && p.out.Calm {
 		p.out.Held = fmt.Sprintf("too many of %d hosts looked unhealthy a moment ago: the copies of %s stay until it has been calm for %s", len(p.rooms), lost.Name, calmBefore)
 		return
 	}

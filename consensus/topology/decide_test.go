@@ -314,3 +314,22 @@ func TestPlanForetells(t *testing.T) {
 		t.Errorf("%+v", p.Err)
 	}
 }
+
+// Hosts that fall together show it one after the other: the first to be lost
+// waits for those that are late, without shutting the gate on their account.
+func TestTheFirstOfAHerdWaits(t *testing.T) {
+	w, obs := ten(t)
+	lose(obs, 5*time.Second, "h0", "h1", "h2")
+	late := obs.Hosts["h3"]
+	late.ReportAge = reportLate
+	obs.Hosts["h3"] = late
+	d := Decide(w.state, obs)
+	if len(d.Moves) != 0 || d.GateShut || !strings.Contains(d.Held, "h3") || d.Wake == 0 {
+		t.Errorf("with a fourth host late: %+v", d)
+	}
+	late.ReportAge = time.Second
+	obs.Hosts["h3"] = late
+	if d := Decide(w.state, obs); len(d.Moves) != 3 {
+		t.Errorf("with the fourth host well again: %+v", d)
+	}
+}

@@ -71,7 +71,7 @@ func (p *planner) replaceLost(a *appPlan) {
 			p.wake(a.grace - c.room.obs.ReportAge)
 			continue
 		}
-		if p.out.GateShut {
+		if p.out.GateShut || p.wary {
 			p.holdGate(c.room)
 			continue
 		}

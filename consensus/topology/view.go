@@ -10,9 +10,10 @@ import (
 
 // Times of the decisions. They are measured by whoever observes.
 const (
-	reportMissed = 5 * time.Second // a host that reports every second has missed its reports
-	calmBefore   = 2 * time.Minute // the gate opens only after so long a calm
-	maxOps       = 500             // placements changed by one decision
+	reportMissed = 5 * time.Second  // a host that reports every second has missed its reports
+	reportLate   = reportMissed / 2 // it may be about to be missed
+	calmBefore   = 2 * time.Minute  // the gate opens only after so long a calm
+	maxOps       = 500              // placements changed by one decision
 )
 
 // planner is one run of Decide: a view of the state and the observations that
@@ -26,6 +27,7 @@ type planner struct {
 	strays map[CopyKey][]*room // hosts that still have a copy which is not placed there
 	ops    []op                // in the order they were decided
 	rolls  []SetRollout        // likewise
+	wary   bool                // more hosts may be sick than have shown it yet
 	out    Decision
 }
 
