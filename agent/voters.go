@@ -25,9 +25,9 @@ type voterKeeper struct {
 	pool  *gossip.Pool
 	obs   *observatory
 	links *links
-	self  string
 	log   *slog.Logger
 	next  time.Time
+	asks  sync.WaitGroup
 	asked map[string]time.Time // when a host was last asked to start or end its server
 
 	mu       sync.Mutex

@@ -66,7 +66,7 @@ func successor(ctx context.Context, victim topology.CopyStatus) (int, error) {
 			return r.Pid, nil
 		}
 		if !pause(ctx, 200*time.Microsecond) {
-			return 0, fmt.Errorf("no other process answers for %s in time (%v)", victim.ID, err)
+			return 0, fmt.Errorf("no other process answers for %s in time (%w)", victim.ID, err)
 		}
 	}
 }

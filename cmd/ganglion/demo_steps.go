@@ -178,7 +178,7 @@ func (d *demo) restarted(ctx context.Context, cp topology.CopyStatus, pid int) (
 			return *found, nil
 		}
 		if !pause(ctx, 20*time.Millisecond) {
-			return events.AppRestarted{}, fmt.Errorf("no event tells of the restart of %s as pid %d (%v)", cp.ID, pid, err)
+			return events.AppRestarted{}, fmt.Errorf("no event tells of the restart of %s as pid %d (%w)", cp.ID, pid, err)
 		}
 	}
 }

@@ -45,7 +45,7 @@ func (h *localHost) awaitHosts(ctx context.Context, n int) error {
 			return nil
 		}
 		if !pause(ctx, 20*time.Millisecond) {
-			return h.blame(fmt.Errorf("it sees %d of %d hosts alive in time (%v)", alive, n, err))
+			return h.blame(fmt.Errorf("it sees %d of %d hosts alive in time (%w)", alive, n, err))
 		}
 	}
 }
@@ -59,7 +59,7 @@ func awaitMesh(ctx context.Context, h *localHost, ok func(api.Mesh) bool) (api.M
 			return m, nil
 		}
 		if !pause(ctx, 20*time.Millisecond) {
-			return m, h.blame(fmt.Errorf("the mesh is not as expected in time: leader %q, voters %v (%v)", m.Leader, m.Voters, err))
+			return m, h.blame(fmt.Errorf("the mesh is not as expected in time: leader %q, voters %v (%w)", m.Leader, m.Voters, err))
 		}
 	}
 }

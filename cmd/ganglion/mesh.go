@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -92,7 +91,7 @@ func (c *cli) leaveCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var v api.Version
-		if err := c.get(cmd.Context(), "/v1/version", nil, &v); err != nil {
+		if err := c.get(cmd.Context(), "/v1/version", &v); err != nil {
 			return err
 		}
 		if v.Mesh == "" {
@@ -123,7 +122,7 @@ func (c *cli) awaitForgotten(ctx context.Context) {
 	defer cancel()
 	for ctx.Err() == nil {
 		var v api.Version
-		if c.get(ctx, "/v1/version", nil, &v) == nil && v.Mesh == "" {
+		if c.get(ctx, "/v1/version", &v) == nil && v.Mesh == "" {
 			return
 		}
 		select {
@@ -138,7 +137,7 @@ func (c *cli) meshCommand() *cobra.Command {
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var m api.Mesh
-		if err := c.get(cmd.Context(), "/v1/mesh", nil, &m); err != nil {
+		if err := c.get(cmd.Context(), "/v1/mesh", &m); err != nil {
 			return err
 		}
 		if f.json() {
@@ -161,7 +160,7 @@ func (c *cli) hostsCommand() *cobra.Command {
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		hosts := []api.Host{}
-		if err := c.get(cmd.Context(), "/v1/hosts", nil, &hosts); err != nil {
+		if err := c.get(cmd.Context(), "/v1/hosts", &hosts); err != nil {
 			return err
 		}
 		if f.json() {
@@ -237,7 +236,7 @@ func (c *cli) peersCommand() *cobra.Command {
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		peers := []api.Peer{}
-		if err := c.get(cmd.Context(), "/v1/peers", nil, &peers); err != nil {
+		if err := c.get(cmd.Context(), "/v1/peers", &peers); err != nil {
 			return err
 		}
 		if f.json() {
@@ -286,7 +285,7 @@ func (c *cli) natsCommand() *cobra.Command {
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var n api.NATS
-		if err := c.get(cmd.Context(), "/v1/nats", nil, &n); err != nil {
+		if err := c.get(cmd.Context(), "/v1/nats", &n); err != nil {
 			return err
 		}
 		seen := map[string]bool{}
@@ -315,13 +314,13 @@ func (c *cli) natsCommand() *cobra.Command {
 }
 
 // get reads path from the agent that was picked.
-func (c *cli) get(ctx context.Context, path string, query url.Values, out any) error {
+func (c *cli) get(ctx context.Context, path string, out any) error {
 	client, err := c.dial()
 	if err != nil {
 		return err
 	}
 	defer client.CloseIdle()
-	return client.Get(ctx, path, query, out)
+	return client.Get(ctx, path, nil, out)
 }
 
 // post sends one write, under an idempotency key, to the agent that was picked.

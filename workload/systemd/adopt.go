@@ -56,7 +56,7 @@ func (d *Driver) adopt(ctx context.Context, u listed, id workload.CopyID) (*hand
 	d.bus.watch(u.Name, h)
 	for deadline := time.Now().Add(settle); ; {
 		if err := d.look(ctx, h); err != nil {
-			h.finish(nil)
+			h.release()
 			return nil, err
 		}
 		h.mu.Lock()
@@ -64,7 +64,7 @@ func (d *Driver) adopt(ctx context.Context, u listed, id workload.CopyID) (*hand
 		runs := h.track.svc.mainPID != 0
 		h.mu.Unlock()
 		if over {
-			h.finish(nil)
+			h.release()
 			return nil, nil
 		}
 		if runs || time.Now().After(deadline) {
@@ -73,13 +73,13 @@ func (d *Driver) adopt(ctx context.Context, u listed, id workload.CopyID) (*hand
 		// PID 1 is about to start it again.
 		select {
 		case <-ctx.Done():
-			h.finish(nil)
+			h.release()
 			return nil, ctx.Err()
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
 	if err := h.begin(ctx); err != nil {
-		h.finish(nil)
+		h.release()
 		return nil, err
 	}
 	s, err := d.slot(id)

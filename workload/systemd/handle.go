@@ -190,11 +190,11 @@ func (h *handle) send(e workload.Exit) {
 	}
 }
 
-// finish ends the handle: with a last exit, or without if nothing is known.
-func (h *handle) finish(last *workload.Exit) {
+// release ends the watching without an exit: nothing is known of one.
+func (h *handle) release() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.finishLocked(last)
+	h.finishLocked(nil)
 }
 
 func (h *handle) finishLocked(last *workload.Exit) {
@@ -210,9 +210,6 @@ func (h *handle) finishLocked(last *workload.Exit) {
 	close(h.exited)
 	close(h.ended)
 }
-
-// release ends the watching without an exit.
-func (h *handle) release() { h.finish(nil) }
 
 // jobDone implements watcher. Only the first is a start's.
 func (h *handle) jobDone(result string) {

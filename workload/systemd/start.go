@@ -120,7 +120,7 @@ func (d *Driver) start(ctx context.Context, s *slot, n int) (*handle, error) {
 		d.dirs.forget(unit)
 	}
 	d.bus.unwatch(unit)
-	h.finish(nil)
+	h.release()
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("start %s: %w", p.spec.ID, err)
