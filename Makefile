@@ -21,7 +21,7 @@ check:
 	$(GO) test -count=1 .
 
 test: deps
-	$(GO) test -shuffle=on -timeout 20m $(PKGS)
+	$(GO) test -shuffle=on -timeout 20m $(TESTFLAGS) $(PKGS)
 
 race: deps
 	$(GO) test -race -shuffle=on -timeout 40m $(PKGS)
