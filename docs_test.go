@@ -224,7 +224,7 @@ type program struct{ path string }
 func build(t *testing.T) program {
 	t.Helper()
 	p := program{filepath.Join(t.TempDir(), "ganglion")}
-	if out, err := exec.Command("go", "build", "-o", p.path, "./cmd/ganglion").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", p.path, "./cmd/ganglion").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	return p
