@@ -3,29 +3,67 @@
 package install
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 )
 
 const repo = "../.."
+
+// The versions that the tests install and upgrade to.
+const (
+	oldVersion = "1.0.0"
+	newVersion = "1.0.1-rc1"
+)
+
+// built has the packages of both versions below a directory each. They are made
+// once for all tests: linking takes most of the time.
+var built = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "ganglion-packages-")
+	if err != nil {
+		return "", err
+	}
+	for _, version := range []string{oldVersion, newVersion} {
+		cmd := exec.Command("make", "-C", repo, "packages", "VERSION=v"+version)
+		cmd.Env = append(os.Environ(), "ARCHS="+runtime.GOARCH, "DIST="+filepath.Join(dir, version))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return dir, fmt.Errorf("make packages: %w\n%s", err, out)
+		}
+	}
+	return dir, nil
+})
+
+// wanted is set once a test has asked for the packages.
+var wanted atomic.Bool
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if wanted.Load() {
+		if dir, _ := built(); dir != "" {
+			os.RemoveAll(dir)
+		}
+	}
+	os.Exit(code)
+}
 
 // build makes the package of one version as make packages does, and returns its
 // path.
 func build(t *testing.T, version, format string) string {
 	t.Helper()
 	readSources(t)
-	dist := t.TempDir()
-	cmd := exec.Command("make", "-C", repo, "packages", "VERSION=v"+version)
-	cmd.Env = append(os.Environ(), "ARCHS="+runtime.GOARCH, "FORMATS="+format, "DIST="+dist)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("make packages: %v\n%s", err, out)
+	wanted.Store(true)
+	dir, err := built()
+	if err != nil {
+		t.Fatal(err)
 	}
-	found, err := filepath.Glob(filepath.Join(dist, "*."+format))
+	found, err := filepath.Glob(filepath.Join(dir, version, "*."+format))
 	if err != nil || len(found) != 1 {
 		t.Fatalf("make packages made %q (%v), want one %s", found, err, format)
 	}

@@ -34,9 +34,10 @@ type deb struct {
 
 // TestDeb takes the deb through its life on two hosts.
 func TestDeb(t *testing.T) {
+	t.Parallel() // it waits for the watchdog most of the time
 	d := &deb{T: t, a: boot(t, "a", "10.88.9.1"), b: boot(t, "b", "10.88.9.2")}
 	wire(t, d.a, d.b)
-	d.old, d.new = build(t, "1.0.0", "deb"), build(t, "1.0.1-rc1", "deb")
+	d.old, d.new = build(t, oldVersion, "deb"), build(t, newVersion, "deb")
 	d.before = d.b.everything()
 	for _, step := range []struct {
 		name string
@@ -87,9 +88,10 @@ func (d *deb) install() {
 		if got := h.must("stat", "-c", "%a %U", "/var/lib/ganglion"); got != "711 root" {
 			d.Errorf("data_dir is %s", got)
 		}
-		if got := h.must("ganglion", "version"); !strings.Contains(got, "1.0.0") {
+		if got := h.must("ganglion", "version"); !strings.Contains(got, oldVersion) {
 			d.Errorf("version: %s", got)
 		}
+		h.must("test", "-s", "/usr/share/doc/ganglion/reference.md") // agent.hcl points there
 		// What systemd thinks of the sandbox, of 100; a unit without one has 96.
 		h.must("systemd-analyze", "security", "--no-pager", "--threshold=70", "ganglion.service")
 		if _, err := h.try("ganglion", "mesh"); err == nil || !strings.Contains(err.Error(), "ganglion init") {
@@ -226,7 +228,7 @@ func (d *deb) upgrade() {
 		if h.agent() == agent {
 			d.Errorf("%s: the agent was not restarted", h.Name)
 		}
-		if got := h.must("ganglion", "version"); !strings.Contains(got, "1.0.1-rc1") {
+		if got := h.must("ganglion", "version"); !strings.Contains(got, newVersion) {
 			d.Errorf("version: %s", got)
 		}
 	}

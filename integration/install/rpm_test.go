@@ -15,6 +15,7 @@ const rpmDB = "--dbpath=/var/lib/rpm"
 // what differs from the deb is how its scripts are called. Its copies are of the
 // process driver, which live in the unit's own group and sandbox.
 func TestRPM(t *testing.T) {
+	t.Parallel()
 	h := boot(t, "r", "10.88.9.3")
 	lonely(t, h)
 	before := h.everything()
@@ -23,7 +24,7 @@ func TestRPM(t *testing.T) {
 		h.CopyIn(t, file, "/tmp/ganglion.rpm", 0o644)
 		h.must("rpm", rpmDB, flag, "--nodeps", "--force-debian", "/tmp/ganglion.rpm")
 	}
-	rpm("-i", build(t, "1.0.0", "rpm"))
+	rpm("-i", build(t, oldVersion, "rpm"))
 	h.agent()
 	if got := h.must("systemctl", "is-enabled", "ganglion"); got != "enabled" {
 		t.Errorf("the unit is %s, want enabled", got)
@@ -48,11 +49,11 @@ func TestRPM(t *testing.T) {
 	h.must("systemctl", "restart", "ganglion")
 	same("restart")
 	agent := h.agent()
-	rpm("-U", build(t, "1.0.1", "rpm"))
+	rpm("-U", build(t, newVersion, "rpm"))
 	if h.agent() == agent {
 		t.Error("the upgrade did not restart the agent")
 	}
-	if got := h.must("ganglion", "version"); !strings.Contains(got, "1.0.1") {
+	if got := h.must("ganglion", "version"); !strings.Contains(got, newVersion) {
 		t.Errorf("version: %s", got)
 	}
 	same("upgrade")
