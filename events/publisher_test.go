@@ -78,7 +78,7 @@ func collect(t testing.TB, url string, opts ...nats.Option) *collector {
 	if _, err := nc.Subscribe("ganglion.>", func(m *nats.Msg) { c.add(t, m) }); err != nil {
 		t.Fatal(err)
 	}
-	if err := nc.Flush(); err != nil {
+	if err := flush(t.Context(), nc); err != nil {
 		t.Fatal(err)
 	}
 	return c
