@@ -125,6 +125,10 @@ func asJSON(v any) any {
 func flatten(out map[string]any, path string, v any) {
 	switch v := v.(type) {
 	case map[string]any:
+		if len(v) == 0 && path != "" {
+			out[path] = v // a dynamic port says nothing but that it is there
+			return
+		}
 		for k, e := range v {
 			if path == "" {
 				flatten(out, k, e)

@@ -280,3 +280,16 @@ func FuzzParseJSON(f *testing.F) {
 		}
 	})
 }
+
+func TestDiffShowsADynamicPort(t *testing.T) {
+	with := func(ports map[string]Port) Intents {
+		return Intents{Apps: []App{{Name: "web", Run: Run{Command: []string{"web"}}, Ports: ports}}}
+	}
+	changes := Diff(with(nil), with(map[string]Port{"http": {}}))
+	if len(changes) != 1 || len(changes[0].Fields) != 1 || changes[0].Fields[0].Path != "ports.http" {
+		t.Errorf("a port was added: %+v", changes)
+	}
+	if back := Diff(with(map[string]Port{"http": {}}), with(nil)); len(back) != 1 {
+		t.Errorf("a port was removed: %+v", back)
+	}
+}

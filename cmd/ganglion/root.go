@@ -45,6 +45,7 @@ func (c *cli) rootCommand() *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
+	root.SuggestionsMinimumDistance = 2
 	add(groupTry, c.demoCommand(), c.devCommand())
 	add(groupHost, c.agentCommand(), c.initCommand(), c.joinCommand(), c.leaveCommand())
 	add(groupApps, c.applyCommand(), c.planCommand(), c.deleteCommand(), c.statusCommand(), c.endpointsCommand(),
