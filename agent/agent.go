@@ -39,7 +39,8 @@ type Agent struct {
 	driver hostDriver
 	local  net.Listener
 	known  *admission             // the identity this host had at New; nil: none
-	admit  chan admission         // identities won by init and join
+	claim  claim                  // who may make this host a member
+	admit  chan admission         // the identity won by init or join: there is but one
 	server atomic.Pointer[server] // of the mesh this host is in; nil: none
 	ready  chan struct{}          // closed when Run serves the socket
 }
@@ -57,7 +58,7 @@ func New(cfg Config) (_ *Agent, err error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("configure agent: %w", err)
 	}
-	a := &Agent{cfg: cfg, admit: make(chan admission), ready: make(chan struct{})}
+	a := &Agent{cfg: cfg, admit: make(chan admission, 1), ready: make(chan struct{})}
 	if a.store, err = openStore(cfg.DataDir); err != nil {
 		return nil, err
 	}
@@ -95,7 +96,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	})
 	a.removeSocket()
 	if errors.Is(err, errLeft) {
-		err = errors.Join(ErrLeft, a.store.forgetMesh())
+		err = errors.Join(ErrLeft, a.store.leaveMesh())
 	}
 	return errors.Join(err, a.driver.close(), a.store.close())
 }
@@ -113,17 +114,19 @@ func (a *Agent) live(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.server.Store(newServer(m))
+	a.server.Store(newServer(m, true))
 	defer a.server.Store(nil)
 	return m.run(ctx)
 }
 
 // enrolled returns the identity that is on this host's disk, nil if there is
-// none.
+// none. Without one the host is in no mesh, so whatever a leave, a found or a
+// join that was cut short has left of one is removed: a Raft log must never come
+// to life under the identity of another mesh.
 func (a *Agent) enrolled() (*admission, error) {
 	id, err := trust.LoadIdentity(a.store.path(dirIdentity))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+		return nil, a.store.forgetMesh()
 	}
 	if err == nil {
 		err = a.mine(id)
@@ -131,6 +134,7 @@ func (a *Agent) enrolled() (*admission, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.claim.taken = true
 	adm := &admission{id: id}
 	return adm, a.store.load(fileFounding, &adm.founding)
 }
@@ -142,13 +146,16 @@ func (a *Agent) identity(ctx context.Context) (admission, error) {
 		return *a.known, nil
 	}
 	if a.cfg.Init {
-		return a.found(a.cfg.MeshName)
+		// Refused means that a request through the socket was first.
+		if _, err := a.found(a.cfg.MeshName, nil); err != nil && !errors.Is(err, errClaimed) {
+			return admission{}, err
+		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var joining sync.WaitGroup
 	defer joining.Wait()
 	defer cancel()
-	if len(a.cfg.Seeds) > 0 {
+	if len(a.cfg.Seeds) > 0 && !a.cfg.Init {
 		joining.Go(func() { a.joinForEver(ctx) })
 	}
 	select {
@@ -166,65 +173,6 @@ func (a *Agent) mine(id *trust.Identity) error {
 		return fmt.Errorf("load identity: this host is enrolled as %s, but name is %s; set name back, or run ganglion leave before renaming", host, a.cfg.Name)
 	}
 	return nil
-}
-
-// found makes a new mesh. What must still be committed is on disk before the
-// identity is, so that a crash in between is made good at the next start.
-func (a *Agent) found(name string) (admission, error) {
-	id, founding, err := found(name, a.cfg.Name)
-	if err != nil {
-		return admission{}, err
-	}
-	if err := a.store.save(fileFounding, founding); err != nil {
-		return admission{}, err
-	}
-	return admission{id: id, founding: founding}, trust.SaveIdentity(a.store.path(dirIdentity), id)
-}
-
-// join enrols this host through one of the seeds and keeps what it won.
-func (a *Agent) join(ctx context.Context, seeds []string, token string) (admission, error) {
-	hostID := newID()
-	if err := a.store.load(fileHostID, &hostID); err != nil {
-		return admission{}, err
-	}
-	if err := a.store.save(fileHostID, hostID); err != nil {
-		return admission{}, err
-	}
-	id, peers, err := enrol(ctx, &a.cfg, hostID, seeds, token)
-	if err != nil {
-		return admission{}, err
-	}
-	if err := a.store.save(filePeers, peers); err != nil {
-		return admission{}, err
-	}
-	return admission{id: id}, trust.SaveIdentity(a.store.path(dirIdentity), id)
-}
-
-// joinForEver enrols through the configured seeds, retried with jitter until it
-// succeeds or ctx ends.
-func (a *Agent) joinForEver(ctx context.Context) {
-	var retry backoff
-	for {
-		token, err := readToken(a.cfg.TokenFile)
-		var adm admission
-		if err == nil {
-			adm, err = a.join(ctx, a.cfg.Seeds, token)
-		}
-		if err == nil {
-			select {
-			case a.admit <- adm:
-			case <-ctx.Done():
-			}
-			return
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		a.cfg.Logger.Warn("not joined yet; trying again", "error", err)
-		if !retry.wait(ctx) {
-			return
-		}
-	}
 }
 
 // openLocal opens what serves local root.

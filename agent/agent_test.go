@@ -21,6 +21,7 @@ import (
 type host struct {
 	*api.Client
 	cfg    Config
+	agent  *Agent
 	cancel context.CancelFunc
 	done   chan error
 }
@@ -56,7 +57,7 @@ func (h *host) run(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	h.cancel, h.done = cancel, make(chan error, 1)
+	h.agent, h.cancel, h.done = a, cancel, make(chan error, 1)
 	go func() { h.done <- a.Run(ctx) }()
 	<-a.Ready()
 	if h.Client, err = api.Dial("unix:"+h.cfg.Socket, nil); err != nil {

@@ -117,7 +117,7 @@ func (s *server) postLocalVerb(r *http.Request, _ []byte) (any, error) {
 	if act == nil {
 		return nil, api.Errorf(api.CodeNotFound, "act on app %s: no such action %q", r.PathValue("app"), r.PathValue("verb"))
 	}
-	if c, err := callerOf(r); err != nil || !c.local {
+	if c, err := s.callerOf(r); err != nil || !c.local {
 		return nil, api.Errorf(api.CodeDenied, "act on copies of host %s alone: only through its own socket", s.cfg.Name)
 	}
 	found := false

@@ -34,24 +34,28 @@ func newID() string {
 // found makes the trust of a new mesh and the identity of its first host. The
 // state that the first Raft server will hold comes back as commands.
 func found(name, host string) (*trust.Identity, []topology.Command, error) {
-	meshID, hostID := newID(), newID()
+	meshID := newID()
 	authority, err := trust.NewAuthority(meshID, name)
 	if err != nil {
 		return nil, nil, err
 	}
 	gossipKey := make([]byte, 32)
 	rand.Read(gossipKey) //nolint:errcheck // never fails
-	csr, key, err := trust.NewCSR(host)
+	key, err := newJoinKey(host)
 	if err != nil {
 		return nil, nil, err
 	}
-	cert, err := authority.Sign(csr, host, trust.RoleAgent)
+	hostID, err := key.hostID()
+	if err != nil {
+		return nil, nil, err
+	}
+	cert, err := authority.Sign(key.CSR, host, trust.RoleAgent)
 	if err != nil {
 		return nil, nil, err
 	}
 	id, err := trust.NewIdentity(trust.Credentials{
 		MeshID: meshID, MeshName: name, Host: host, HostID: hostID, Role: trust.RoleAgent,
-		CertPEM: cert, KeyPEM: key, CAPEM: authority.CertPEM, GossipKey: gossipKey,
+		CertPEM: cert, KeyPEM: key.Key, CAPEM: authority.CertPEM, GossipKey: gossipKey,
 	})
 	if err != nil {
 		return nil, nil, err
@@ -64,16 +68,16 @@ func found(name, host string) (*trust.Identity, []topology.Command, error) {
 
 // enrol trades a token for an identity through the first seed that answers. A
 // seed that refuses for good ends it; one that cannot be reached does not.
-func enrol(ctx context.Context, cfg *Config, hostID string, seeds []string, token string) (*trust.Identity, []string, error) {
+func enrol(ctx context.Context, cfg *Config, key joinKey, seeds []string, token string) (*trust.Identity, []string, error) {
 	t, err := trust.ParseToken(token)
 	if err != nil {
 		return nil, nil, api.Errorf(api.CodeInvalid, "%v", err)
 	}
-	csr, key, err := trust.NewCSR(cfg.Name)
+	hostID, err := key.hostID()
 	if err != nil {
 		return nil, nil, err
 	}
-	req := trust.JoinRequest{TokenID: t.ID, Secret: t.Secret, Host: cfg.Name, HostID: hostID, CSR: csr}
+	req := trust.JoinRequest{TokenID: t.ID, Secret: t.Secret, Host: cfg.Name, HostID: hostID, CSR: key.CSR}
 	var failures []error
 	for _, seed := range seeds {
 		resp, err := trust.JoinVia(ctx, cfg.network().Dial, withPort(seed, DefaultPorts().Mesh), t, req)
@@ -87,7 +91,7 @@ func enrol(ctx context.Context, cfg *Config, hostID string, seeds []string, toke
 		}
 		id, err := trust.NewIdentity(trust.Credentials{
 			MeshID: resp.MeshID, MeshName: resp.MeshName, Host: cfg.Name, HostID: req.HostID, Role: resp.Role,
-			CertPEM: resp.Cert, KeyPEM: key, CAPEM: resp.CA, GossipKey: resp.GossipKey,
+			CertPEM: resp.Cert, KeyPEM: key.Key, CAPEM: resp.CA, GossipKey: resp.GossipKey,
 		})
 		return id, resp.Seeds, err
 	}
@@ -145,7 +149,7 @@ func (s *server) postEnrol(r *http.Request, body []byte) (any, error) {
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
-	c, err := callerOf(r)
+	c, err := s.callerOf(r)
 	if err != nil {
 		return nil, err
 	}
@@ -159,6 +163,11 @@ func (s *server) postEnrol(r *http.Request, body []byte) (any, error) {
 	stored, ok := state.Token(req.TokenID)
 	if !ok || !req.Token().Verify(stored.Hash) {
 		return nil, api.Errorf(api.CodeDenied, "the token is not known in mesh %s, or was revoked; make one with ganglion token create", state.MeshName())
+	}
+	// Ids are no secret: without this any bearer of a token could have itself
+	// certified as a host that is enrolled.
+	if id, err := (joinKey{CSR: req.CSR}).hostID(); err != nil || id != req.HostID {
+		return nil, api.Errorf(api.CodeInvalid, "enrol host %s: its id is not that of its key", req.Host)
 	}
 	if err := s.nameTaken(state, req); err != nil {
 		return nil, err

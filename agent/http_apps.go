@@ -10,7 +10,6 @@ import (
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/consensus"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
-	"github.com/ganglion-mesh/ganglion/events"
 	"github.com/ganglion-mesh/ganglion/intent"
 	"github.com/ganglion-mesh/ganglion/intent/expr"
 )
@@ -171,8 +170,9 @@ func (s *server) deleteApp(r *http.Request, _ []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.teller.emit(events.New(events.IntentSubject(name), events.IntentRemoved{}).With("", res.Revision))
-	return api.ApplyResponse{Revision: res.Revision, Changes: []intent.Change{{Op: intent.OpRemove, Kind: intent.ChangeApp, Name: name}}}, nil
+	gone := intent.Change{Op: intent.OpRemove, Kind: intent.ChangeApp, Name: name}
+	s.teller.intent(gone, res.Revision)
+	return api.ApplyResponse{Revision: res.Revision, Changes: []intent.Change{gone}}, nil
 }
 
 // postAppVerb stops, starts or restarts an app or, with ?copy=N, one copy.

@@ -18,16 +18,17 @@ func (s *server) postReport(r *http.Request, body []byte) (any, error) {
 	if err := decode(body, &rep); err != nil {
 		return nil, err
 	}
-	c, err := callerOf(r)
+	c, err := s.callerOf(r)
 	if err != nil {
 		return nil, err
 	}
 	if !c.isHost(rep.Host) {
-		return nil, api.Errorf(api.CodeDenied, "report for host %s: only its own agent may", rep.Host)
+		return nil, api.Errorf(api.CodeDenied, "report for host %s: only its own agent may", shorten(rep.Host))
 	}
 	if !s.leader.leading() {
 		return nil, api.Errorf(api.CodeNoLeader, "report to %s: it does not lead", s.cfg.Name)
 	}
+	rep.HostID = certID(r.TLS.PeerCertificates[0])
 	s.obs.report(rep, time.Now())
 	return api.ReportAck{}, nil
 }
@@ -36,7 +37,7 @@ func (s *server) postReport(r *http.Request, body []byte) (any, error) {
 // contact with the leader.
 func (s *server) getSlice(r *http.Request, _ []byte) (any, error) {
 	host := r.URL.Query().Get("host")
-	c, err := callerOf(r)
+	c, err := s.callerOf(r)
 	if err != nil {
 		return nil, err
 	}
@@ -60,11 +61,15 @@ func (s *server) getSlice(r *http.Request, _ []byte) (any, error) {
 // settledSlice is host's slice at a linearizable point.
 func (m *member) settledSlice(ctx context.Context, host string) (topology.Slice, error) {
 	state, err := m.settled(ctx)
+	node := m.raft.node()
+	if err == nil && node == nil { // ended meanwhile
+		err = &consensus.NotLeaderError{}
+	}
 	if err != nil {
 		return topology.Slice{}, err
 	}
 	sl := state.Slice(host)
-	sl.Term = m.raft.node().Term()
+	sl.Term = node.Term()
 	return sl, nil
 }
 
@@ -80,12 +85,16 @@ func (m *member) serveSlice(ctx context.Context, node *consensus.Node, host stri
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
 	for {
-		state := node.State()
+		moved := node.Leadership()
 		st := node.Status()
+		state := node.State()
 		sl := state.Slice(host)
 		sl.Term = st.Term
 		if sl.Index > after {
 			return sl, nil
+		}
+		if !m.freshVoter(st) {
+			return sl, api.Errorf(api.CodeNoLeader, "read slice at %s: it lost contact with the leader", m.cfg.Name)
 		}
 		select {
 		case <-ctx.Done():
@@ -96,10 +105,7 @@ func (m *member) serveSlice(ctx context.Context, node *consensus.Node, host stri
 			}
 			return sl, nil
 		case <-node.Changed(state.Revision()):
-		case <-node.Leadership():
-			if !m.freshVoter(node.Status()) {
-				return sl, api.Errorf(api.CodeNoLeader, "read slice at %s: it lost contact with the leader", m.cfg.Name)
-			}
+		case <-moved:
 		}
 	}
 }
@@ -110,7 +116,7 @@ func (s *server) postVoter(r *http.Request, body []byte) (any, error) {
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
-	c, err := callerOf(r)
+	c, err := s.callerOf(r)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +124,7 @@ func (s *server) postVoter(r *http.Request, body []byte) (any, error) {
 		return nil, api.Errorf(api.CodeDenied, "start or end a raft server: only the leader may")
 	}
 	if !req.Run {
-		return nil, s.raft.end(r.Context())
+		return nil, s.raft.end(r.Context(), req.Term)
 	}
 	if s.cfg.Voter == "never" {
 		return nil, api.Errorf(api.CodeRejected, "start raft server: voter is set to never on host %s", s.cfg.Name)

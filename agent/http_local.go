@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/consensus"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/trust"
 )
@@ -64,11 +65,12 @@ func (a *Agent) postInit(r *http.Request, body []byte) (any, error) {
 	if !nameRE.MatchString(req.Name) {
 		return nil, api.Errorf(api.CodeInvalid, "create mesh %q: want 1 to 63 of a-z, 0-9 and -, not starting with -", shorten(req.Name))
 	}
-	adm, err := a.found(req.Name)
+	done := make(chan error, 1)
+	id, err := a.found(req.Name, done)
 	if err != nil {
 		return nil, err
 	}
-	s, err := a.become(r.Context(), adm)
+	s, err := a.become(r.Context(), done)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +78,7 @@ func (a *Agent) postInit(r *http.Request, body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return api.InitResponse{MeshID: adm.id.Peer().MeshID, Name: req.Name, Seed: s.addr, Token: token}, nil
+	return api.InitResponse{MeshID: id.Peer().MeshID, Name: req.Name, Seed: s.addr, Token: token}, nil
 }
 
 // postJoin enrols this host.
@@ -90,33 +92,32 @@ func (a *Agent) postJoin(r *http.Request, body []byte) (any, error) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), joinPatience)
 	defer cancel()
-	adm, err := a.join(ctx, req.Seeds, req.Token)
+	done := make(chan error, 1)
+	id, err := a.join(ctx, req.Seeds, req.Token, done)
 	if err != nil {
 		return nil, err
 	}
-	s, err := a.become(r.Context(), adm)
+	s, err := a.become(r.Context(), done)
 	if err != nil {
 		return nil, err
 	}
-	return api.JoinResponse{MeshID: adm.id.Peer().MeshID, Name: s.meshName(), Host: a.cfg.Name}, nil
+	return api.JoinResponse{MeshID: id.Peer().MeshID, Name: s.meshName(), Host: a.cfg.Name}, nil
 }
 
 // joinPatience bounds one join by hand. (With seeds in the configuration it is
 // tried for ever.)
 const joinPatience = 30 * time.Second
 
-// become hands an identity to the agent's life and waits until it is a member.
-func (a *Agent) become(ctx context.Context, adm admission) (*server, error) {
-	adm.done = make(chan error, 1)
+// become waits until the identity that was handed to the agent's life has made
+// this host a member.
+func (a *Agent) become(ctx context.Context, done <-chan error) (*server, error) {
 	select {
-	case a.admit <- adm:
+	case err := <-done:
+		if err != nil {
+			return nil, err
+		}
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case <-time.After(5 * time.Second):
-		return nil, api.Errorf(api.CodeRejected, "this host is being made a member of a mesh already; look with ganglion mesh")
-	}
-	if err := <-adm.done; err != nil {
-		return nil, err
 	}
 	for {
 		if s := a.server.Load(); s != nil {
@@ -148,7 +149,11 @@ func (s *server) firstToken(ctx context.Context) (string, error) {
 		return "", err
 	}
 	put := topology.PutToken{ID: t.ID, Role: t.Role, Hash: t.Hash()}
-	res, err := s.raft.node().Apply(ctx, topology.Command{PutToken: &put})
+	node := s.raft.node()
+	if node == nil {
+		return "", &consensus.NotLeaderError{}
+	}
+	res, err := node.Apply(ctx, topology.Command{PutToken: &put})
 	if err == nil && res.Err != nil {
 		err = res.Err
 	}

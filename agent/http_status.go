@@ -56,14 +56,18 @@ func (s *server) awaitNews(ctx context.Context, after string) {
 	for ctx.Err() == nil {
 		news := s.obs.news()
 		node := s.raft.node()
-		if node == nil || s.cursor() != after {
+		if node == nil {
+			return
+		}
+		moved, revision := node.Leadership(), node.State().Revision()
+		if !node.Status().Leader || s.cursor() != after {
 			return
 		}
 		select {
 		case <-ctx.Done():
 		case <-news:
-		case <-node.Changed(node.State().Revision()):
-		case <-node.Leadership():
+		case <-node.Changed(revision):
+		case <-moved:
 			return
 		}
 	}

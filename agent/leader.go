@@ -68,6 +68,9 @@ func (l *leaderLoop) lead(ctx context.Context, node *consensus.Node, term uint64
 		sleep(ctx, 50*time.Millisecond)
 		return
 	}
+	ctx, over := context.WithCancel(ctx)
+	defer l.voters.asks.Wait()
+	defer over()
 	l.obs.takeOffice(time.Now())
 	l.gate = gate{}
 	l.last.Store(nil)
@@ -80,6 +83,7 @@ func (l *leaderLoop) lead(ctx context.Context, node *consensus.Node, term uint64
 	l.teller.elected(term, node.State().Revision())
 	l.log.Info("leading", "term", term)
 	for ctx.Err() == nil {
+		moved := node.Leadership()
 		st := node.Status()
 		if !st.Leader || st.Term != term {
 			l.teller.lost(term)
@@ -90,8 +94,15 @@ func (l *leaderLoop) lead(ctx context.Context, node *consensus.Node, term uint64
 		state := node.State()
 		index := state.Revision()
 		wake := l.step(ctx, node, state)
-		l.voters.tend(ctx, node)
-		l.wait(ctx, node, index, gossiped, reported, wake)
+		l.voters.tend(ctx, node, term)
+		select {
+		case <-ctx.Done():
+		case <-node.Changed(index):
+		case <-moved:
+		case <-reported:
+		case <-gossiped:
+		case <-time.After(wake):
+		}
 	}
 }
 
@@ -127,18 +138,6 @@ func (l *leaderLoop) step(ctx context.Context, node *consensus.Node, state *topo
 		return d.Wake
 	}
 	return leaderTick
-}
-
-// wait blocks until there is something new to decide on, or wake has passed.
-func (l *leaderLoop) wait(ctx context.Context, node *consensus.Node, index uint64, gossiped, reported <-chan struct{}, wake time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-node.Changed(index):
-	case <-node.Leadership():
-	case <-reported:
-	case <-gossiped:
-	case <-time.After(wake):
-	}
 }
 
 // leading tells whether this host leads and has passed its barrier, so that

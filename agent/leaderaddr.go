@@ -3,6 +3,7 @@ package agent
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/ganglion-mesh/ganglion/gossip"
 )
@@ -19,14 +20,16 @@ const (
 // compass knows where the leader is likely to be. It is a hint: who is asked
 // and is not the leader says so, and the asker looks again.
 type compass struct {
-	mu   sync.Mutex
-	last string // mesh address that last answered as leader
+	mu     sync.Mutex
+	last   string               // mesh address that last answered as leader
+	misses map[string]time.Time // when an address last proved not to lead
 }
 
 func (c *compass) set(addr string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.last = addr
+	delete(c.misses, addr)
 }
 
 // wrong takes back a hint that proved false.
@@ -36,23 +39,32 @@ func (c *compass) wrong(addr string) {
 	if c.last == addr {
 		c.last = ""
 	}
+	if c.misses == nil || len(c.misses) > maxMisses {
+		c.misses = map[string]time.Time{}
+	}
+	c.misses[addr] = time.Now()
 }
+
+// maxMisses bounds what is remembered of hosts that did not lead.
+const maxMisses = 64
 
 // guess returns mesh addresses to ask for the leader, the likeliest first: the
 // one that last answered, then those with a Raft server that gossip calls
-// alive.
+// alive, those last that proved false last. So a leader that hangs, which gossip
+// takes its time to notice, is not asked again before all others were.
 func (c *compass) guess(members []gossip.Member, self string) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var out []string
-	if c.last != "" && c.last != self {
-		out = append(out, c.last)
-	}
 	for _, m := range members {
 		addr := m.Tags[tagMesh]
 		if m.Tags[tagRaftID] != "" && m.Status == gossip.StatusAlive && addr != self && addr != c.last {
 			out = append(out, addr)
 		}
+	}
+	slices.SortStableFunc(out, func(a, b string) int { return c.misses[a].Compare(c.misses[b]) })
+	if c.last != "" && c.last != self {
+		out = slices.Insert(out, 0, c.last)
 	}
 	return out
 }

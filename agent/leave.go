@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/consensus"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/events"
 	"github.com/ganglion-mesh/ganglion/gossip"
@@ -19,26 +20,25 @@ const leaveDeadline = 10 * time.Minute
 // and ends its membership. The agent forgets the identity when the answer is
 // out.
 func (s *server) postLeave(r *http.Request, _ []byte) (any, error) {
-	if c, err := callerOf(r); err != nil || !c.local {
+	if c, err := s.callerOf(r); err != nil || !c.local {
 		return nil, api.Errorf(api.CodeDenied, "leave: only through the host's own socket; use ganglion drain from afar")
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), leaveDeadline)
 	defer cancel()
 	last, err := s.isLastHost(ctx)
-	if err != nil {
+	if err == nil && !last {
+		err = s.withdraw(ctx)
+	}
+	if err != nil && api.CodeOf(err) != api.CodeRemoved { // else it is off the roster already
 		return nil, err
 	}
-	if !last {
-		if err := s.withdraw(ctx); err != nil {
-			return nil, err
-		}
-	} else if n := len(s.copies.Reports()); n > 0 {
+	if n := len(s.copies.Reports()); last && n > 0 {
 		return nil, api.Errorf(api.CodeRejected, "leave: this is the last host of mesh %s and %d copies run on it; delete the apps first (ganglion status)", s.meshName(), n)
 	}
 	if err := s.pool.Leave(ctx); err != nil {
 		s.log.Warn("leave gossip", "error", err)
 	}
-	close(s.leaving)
+	s.left.Do(func() { close(s.leaving) })
 	return api.Version{Host: s.cfg.Name}, nil
 }
 
@@ -60,15 +60,43 @@ func (s *server) withdraw(ctx context.Context) error {
 			return fmt.Errorf("leave: host %s is not empty after %s: some copies have no other host (ganglion status); it is still draining", s.cfg.Name, leaveDeadline)
 		}
 	}
+	answered := time.Now()
 	for {
-		err := me.Post(ctx, base+"/retire", nil, nil, nil)
-		if api.CodeOf(err) != api.CodeRejected || err == nil {
+		err := s.askRetire(ctx)
+		switch {
+		case err == nil:
+			return nil
+		case api.CodeOf(err) == api.CodeRejected:
+			answered = time.Now() // not yet
+		case api.CodeOf(err) != api.CodeNoLeader:
 			return err
+		case time.Since(answered) > leaderPatience:
+			return s.noLeader()
 		}
 		if !sleep(ctx, 200*time.Millisecond) {
 			return err
 		}
 	}
+}
+
+// askRetire asks the leader to take this host off the roster. It asks by itself:
+// what another host hands on is not this host's word. Asking twice is harmless.
+func (s *server) askRetire(ctx context.Context) error {
+	addrs := s.leaderAddrs()
+	if s.leader.leading() {
+		addrs = []string{s.addr}
+	}
+	for _, addr := range addrs {
+		actx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := s.links.client(addr).Post(actx, "/v1/hosts/"+s.cfg.Name+"/retire", nil, nil, nil)
+		cancel()
+		switch code := api.CodeOf(err); {
+		case err == nil, code == api.CodeRejected, code == api.CodeRemoved, code == api.CodeDenied:
+			return err
+		}
+		s.compass.wrong(addr)
+	}
+	return api.Errorf(api.CodeNoLeader, "retire host %s: no leader answers", s.cfg.Name)
 }
 
 // busy tells whether copies are placed here or still run here.
@@ -81,11 +109,11 @@ func (s *server) busy() bool {
 // out of the quorum. The leader cannot retire itself: it hands over first.
 func (s *server) postRetire(r *http.Request, _ []byte) (any, error) {
 	name := r.PathValue("host")
-	c, err := callerOf(r)
+	c, err := s.callerOf(r)
 	if err != nil {
 		return nil, err
 	}
-	if !c.isAgent() {
+	if !c.isHost(name) {
 		return nil, api.Errorf(api.CodeDenied, "retire host %s: only its own agent may", name)
 	}
 	state, err := s.settled(r.Context())
@@ -100,7 +128,11 @@ func (s *server) postRetire(r *http.Request, _ []byte) (any, error) {
 		return nil, api.Errorf(api.CodeRejected, "retire host %s: it is not drained", name)
 	}
 	if name == s.cfg.Name {
-		if err := s.raft.node().Transfer(r.Context()); err != nil {
+		node := s.raft.node()
+		if node == nil {
+			return nil, &consensus.NotLeaderError{}
+		}
+		if err := node.Transfer(r.Context()); err != nil {
 			return nil, err
 		}
 		return nil, api.Errorf(api.CodeRejected, "retire host %s: it led; another leads now", name)

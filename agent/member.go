@@ -46,7 +46,8 @@ type member struct {
 
 	founding []topology.Command // what a new mesh must still commit
 	joins    sync.WaitGroup
-	leaving  chan struct{} // closed when the host has left its mesh
+	leaving  chan struct{} // closed, once, when the host has left its mesh
+	left     sync.Once
 }
 
 // wires is how this host and the others reach each other.
@@ -106,7 +107,7 @@ func newMember(cfg *Config, adm admission, st *store, host hostDriver) (m *membe
 	if err := m.openWires(&opened); err != nil {
 		return nil, err
 	}
-	m.door = &raftDoor{port: m.mux.Listener(trust.ALPNRaft), links: m.links}
+	m.door = &raftDoor{port: m.mux.Listener(trust.ALPNRaft), links: m.links, admit: m.admitRaft}
 	m.raft = newRaftSlot(st.path(dirRaft), m.addr, m.door.next, m.log)
 	m.raft.onMove = m.raftMoved
 	m.obs = newObservatory()
@@ -258,7 +259,7 @@ func (m *member) raftMoved() {
 // run runs the member until ctx ends, a part fails, or the host has left.
 func (m *member) run(ctx context.Context) error {
 	api := &http.Server{
-		Handler:           newServer(m),
+		Handler:           newServer(m, false),
 		TLSConfig:         &tls.Config{NextProtos: []string{trust.ALPNH2}, MinVersion: tls.VersionTLS13},
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
@@ -322,7 +323,7 @@ func (m *member) found(ctx context.Context) error {
 			}
 		}
 	}
-	if err := os.Remove(m.store.path(fileFounding)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := m.store.remove(fileFounding); err != nil {
 		return fmt.Errorf("found mesh: %w", err)
 	}
 	<-ctx.Done()

@@ -110,15 +110,15 @@ func (n *natsSlot) config() events.ServerConfig {
 		ClusterName: n.id.Peer().MeshID, ClusterPort: n.ports.NATSCluster,
 		Advertise: net.JoinHostPort(n.cfg.Advertise, strconv.Itoa(n.ports.NATSCluster)),
 		Routes:    n.routes(), TLS: n.id.PeerTLS(), RouteTLS: n.id.ClientTLS(),
-		Authorize: authorizeHost,
+		Authorize: n.authorizeHost,
 		Logger:    n.log.With(slog.String("part", "nats")),
 	}
 }
 
 // authorizeHost names the host of a verified connection.
-func authorizeHost(cs tls.ConnectionState) (string, bool) {
+func (m *member) authorizeHost(cs tls.ConnectionState) (string, bool) {
 	peer, err := trust.PeerOf(cs)
-	return peer.Host, err == nil && peer.Role == trust.RoleAgent
+	return peer.Host, err == nil && peer.Role == trust.RoleAgent && m.stranger(cs) == ""
 }
 
 // isVoter tells whether this host counts in the quorum.

@@ -58,14 +58,15 @@ func TestMeshIsFoundHoweverEarlyItIsAskedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The socket is served before the rest of the agent looks around.
-	adm, err := a.found("early")
+	made := make(chan error, 1)
+	_, err = a.found("early", made)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
-	if _, err := a.become(ctx, adm); err != nil {
+	if _, err := a.become(ctx, made); err != nil {
 		t.Errorf("become a member: %v", err)
 	}
 	cancel()

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"sync"
@@ -18,6 +19,7 @@ import (
 type raftDoor struct {
 	port  net.Listener // yields connections that are checked to be of this mesh
 	links *links
+	admit func(tls.ConnectionState) error // refuses hosts that were removed
 	cur   atomic.Pointer[streamLayer]
 }
 
@@ -41,7 +43,8 @@ func (d *raftDoor) run(ctx context.Context) error {
 			}
 			return fmt.Errorf("accept raft connection: %w", err)
 		}
-		if l := d.cur.Load(); l == nil || !l.offer(ctx, conn) {
+		l := d.cur.Load()
+		if l == nil || d.admit(conn.(*tls.Conn).ConnectionState()) != nil || !l.offer(ctx, conn) {
 			conn.Close()
 		}
 	}

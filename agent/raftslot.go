@@ -130,15 +130,20 @@ func (s *raftSlot) runOne(ctx context.Context, n *consensus.Node) (ended bool, e
 	}
 }
 
-// end ends this host's Raft server, if it has one, and wipes its log. A server
-// that still counts in a quorum is left alone.
-func (s *raftSlot) end(ctx context.Context) error {
+// end ends this host's Raft server, if it has one, and wipes its log, at the wish
+// of a leader of that term. A server that still counts in a quorum is left alone:
+// if it does not know whether it does, an older leader does not either.
+func (s *raftSlot) end(ctx context.Context, term uint64) error {
 	n := s.node()
 	if n == nil {
 		return nil
 	}
-	if st := n.Status(); inQuorum(st) && st.LastContact < 10*time.Second {
+	st := n.Status()
+	if inQuorum(st) && st.LastContact < 10*time.Second {
 		return errors.New("end raft server: it is still in the quorum")
+	}
+	if term < st.Term {
+		return fmt.Errorf("end raft server: asked by a leader of term %d, but term %d has begun", term, st.Term)
 	}
 	reply := make(chan error, 1)
 	select {

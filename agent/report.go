@@ -25,11 +25,10 @@ type reporter struct {
 	*member
 	seq    uint64
 	memory int64
-	news   chan struct{} // the leader has a newer slice for this host
 }
 
 func newReporter(m *member) *reporter {
-	r := &reporter{member: m, news: make(chan struct{}, 1)}
+	r := &reporter{member: m}
 	if vm, err := mem.VirtualMemory(); err == nil {
 		r.memory = int64(vm.Total)
 	}

@@ -26,46 +26,18 @@ const (
 	maxHops = 3
 )
 
-// caller is who sent a request: local root through the socket, a host of the
-// mesh, or an operator from afar.
-type caller struct {
-	local bool
-	peer  trust.Peer
-}
-
-// callerOf tells who sent r. Requests on the mesh port have been checked to be
-// of this mesh before their first byte was read.
-func callerOf(r *http.Request) (caller, error) {
-	if r.TLS == nil {
-		return caller{local: true}, nil
-	}
-	peer, err := trust.PeerOf(*r.TLS)
-	if err != nil {
-		return caller{}, api.Errorf(api.CodeDenied, "identify caller: %v", err)
-	}
-	return caller{peer: peer}, nil
-}
-
-// isHost tells whether the caller is the agent of the named host, the only one
-// that may speak for it.
-func (c caller) isHost(name string) bool {
-	return !c.local && c.peer.Role == trust.RoleAgent && c.peer.Host == name
-}
-
-// isAgent tells whether the caller is any agent of the mesh.
-func (c caller) isAgent() bool { return !c.local && c.peer.Role == trust.RoleAgent }
-
 // answer is what a handler returns: a value to send as JSON.
 type answer func(r *http.Request, body []byte) (any, error)
 
-// server is the API of a member, on the mesh port and on the socket.
+// server is the API of a member, on the mesh port or on the socket.
 type server struct {
 	*member
-	mux *http.ServeMux
+	local bool // on the socket: who can open it is root, or as good
+	mux   *http.ServeMux
 }
 
-func newServer(m *member) *server {
-	s := &server{member: m, mux: http.NewServeMux()}
+func newServer(m *member, local bool) *server {
+	s := &server{member: m, local: local, mux: http.NewServeMux()}
 	s.routes()
 	return s
 }
@@ -82,7 +54,7 @@ func (s *server) routes() {
 	s.mux.HandleFunc("POST /v1/apps/{app}/{verb}", s.atLeader(s.postAppVerb))
 	s.mux.HandleFunc("POST /v1/hosts/{host}/drain", s.atLeader(s.postDrain))
 	s.mux.HandleFunc("POST /v1/hosts/{host}/undrain", s.atLeader(s.postDrain))
-	s.mux.HandleFunc("POST /v1/hosts/{host}/retire", s.atLeader(s.postRetire))
+	s.mux.HandleFunc("POST /v1/hosts/{host}/retire", s.here(s.postRetire))
 	s.mux.HandleFunc("POST /v1/tokens", s.atLeader(s.postToken))
 	s.mux.HandleFunc("POST /v1/enrol", s.atLeader(s.postEnrol))
 
@@ -106,6 +78,10 @@ func (s *server) routes() {
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set(api.HeaderHost, s.cfg.Name)
+	if err := s.authorize(r); err != nil {
+		api.WriteError(w, err)
+		return
+	}
 	s.mux.ServeHTTP(w, r)
 }
 
@@ -132,11 +108,15 @@ func (s *server) atLeader(h answer) http.HandlerFunc {
 			api.WriteError(w, err)
 			return
 		}
+		hops := s.hops(r)
 		ctx, cancel := context.WithTimeout(r.Context(), leaderPatience)
 		defer cancel()
 		for {
-			if done := s.tryLeader(w, r, body, h); done {
+			if done := s.tryLeader(w, r, body, hops, h); done {
 				return
+			}
+			if hops > 0 { // who handed it on waits, and may know better whom to ask
+				cancel()
 			}
 			select {
 			case <-ctx.Done():
@@ -149,7 +129,7 @@ func (s *server) atLeader(h answer) http.HandlerFunc {
 }
 
 // tryLeader answers r if a leader can be reached now.
-func (s *server) tryLeader(w http.ResponseWriter, r *http.Request, body []byte, h answer) bool {
+func (s *server) tryLeader(w http.ResponseWriter, r *http.Request, body []byte, hops int, h answer) bool {
 	if node := s.raft.node(); node != nil && node.Status().Leader {
 		v, err := h(r, body)
 		var moved *consensus.NotLeaderError
@@ -159,7 +139,6 @@ func (s *server) tryLeader(w http.ResponseWriter, r *http.Request, body []byte, 
 		s.respond(w, r, v, err)
 		return true
 	}
-	hops, _ := strconv.Atoi(r.Header.Get(api.HeaderHops))
 	if hops >= maxHops {
 		api.WriteError(w, s.noLeader())
 		return true
@@ -170,6 +149,16 @@ func (s *server) tryLeader(w http.ResponseWriter, r *http.Request, body []byte, 
 		}
 	}
 	return false
+}
+
+// hops is how often r was handed on, by agents.
+func (s *server) hops(r *http.Request) int {
+	c, err := s.callerOf(r)
+	if err != nil || c.local || c.peer.Role != trust.RoleAgent {
+		return 0
+	}
+	hops, _ := strconv.Atoi(r.Header.Get(api.HeaderHops))
+	return max(hops, 0)
 }
 
 // handOn sends the request to addr and passes the answer back. It reports false
@@ -206,6 +195,10 @@ func (s *server) handOn(w http.ResponseWriter, r *http.Request, body []byte, add
 }
 
 func (s *server) outgoing(r *http.Request, body []byte, addr string, hops int) (*http.Request, error) {
+	c, err := s.callerOf(r)
+	if err != nil {
+		return nil, err
+	}
 	u := *r.URL
 	u.Scheme, u.Host = "https", addr
 	req, err := http.NewRequestWithContext(r.Context(), r.Method, u.String(), newBody(body))
@@ -213,6 +206,7 @@ func (s *server) outgoing(r *http.Request, body []byte, addr string, hops int) (
 		return nil, err
 	}
 	req.Header.Set(api.HeaderHops, strconv.Itoa(hops))
+	req.Header.Set(api.HeaderCaller, c.handedOn())
 	if id := r.Header.Get(api.HeaderRequest); id != "" {
 		req.Header.Set(api.HeaderRequest, id)
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/trust"
 )
 
 // store is the agent's own corner of the data directory. Each file is written
@@ -50,7 +51,7 @@ const (
 	filePorts = "ports.json"
 	filePeers = "peers.json"
 
-	fileHostID   = "hostid.json"
+	fileJoinKey  = "joinkey.json"  // what this host enrols with
 	fileFounding = "founding.json" // what a new mesh must still commit
 )
 
@@ -63,14 +64,41 @@ func (s *store) loadSlice() (topology.Slice, error) {
 // saveSlice makes sl the last accepted slice, durably (S3).
 func (s *store) saveSlice(sl topology.Slice) error { return s.save(fileSlice, sl) }
 
-// forgetMesh removes everything that ties this host to its mesh. The keys go
-// first: after a crash in between the host is no member.
+// leaveMesh removes everything that ties this host to its mesh. The keys go
+// first: after a crash in between the host is no member, and the next start
+// removes the rest.
+func (s *store) leaveMesh() error {
+	if err := s.remove(fileJoinKey); err != nil {
+		return err
+	}
+	if err := trust.RemoveIdentity(s.path(dirIdentity)); err != nil {
+		return err
+	}
+	return s.forgetMesh()
+}
+
+// forgetMesh removes what a host that has no identity may still have of a mesh.
 func (s *store) forgetMesh() error {
 	var errs []error
-	for _, name := range []string{dirIdentity, dirRaft, dirSerf, fileFounding, fileHostID, fileSlice, filePeers, dirEvents} {
+	for _, name := range []string{dirIdentity, dirRaft, dirSerf, fileFounding, fileSlice, filePeers, dirEvents} {
 		errs = append(errs, os.RemoveAll(s.path(name)))
 	}
 	return errors.Join(append(errs, syncDir(s.dir))...)
+}
+
+// remove removes a file durably. That there is none is no error.
+func (s *store) remove(name string) error {
+	err := os.Remove(s.path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = syncDir(s.dir)
+	}
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", s.path(name), err)
+	}
+	return nil
 }
 
 func (s *store) load(name string, v any) error {

@@ -17,8 +17,7 @@ type teller struct {
 	emit  func(events.Draft) string
 	host  string
 	seen  map[string]gossip.Member
-	begun map[string]time.Time // when a rollout or a drain began, by what it is of
-	held  string
+	begun map[string]time.Time        // when a rollout or a drain began, by what it is of
 	why   map[topology.CopyKey]string // reasons told for copies without a place
 }
 
@@ -152,8 +151,7 @@ func (t *teller) rollout(c topology.SetRollout, revision uint64) {
 	}
 }
 
-// decision tells what could not be done: copies with no place, each reason
-// once, and a shut gate.
+// decision tells what could not be done: copies with no place, each reason once.
 func (t *teller) decision(d topology.Decision, revision uint64) {
 	for _, u := range d.Unplaced {
 		if t.why[u.Copy] != u.Reason {
@@ -161,7 +159,6 @@ func (t *teller) decision(d topology.Decision, revision uint64) {
 			t.copy(u.Copy, events.AppUnplaced{Reason: u.Reason}, revision)
 		}
 	}
-	t.held = d.Held
 }
 
 func (t *teller) copy(key topology.CopyKey, data events.Payload, revision uint64) {

@@ -50,8 +50,8 @@ func (k *voterKeeper) isRetiring(host string, now time.Time) bool {
 	return ok && now.Sub(at) < retireFor
 }
 
-// tend does one step, at most every tendEvery.
-func (k *voterKeeper) tend(ctx context.Context, node *consensus.Node) {
+// tend does one step, at most every tendEvery, as the leader of term.
+func (k *voterKeeper) tend(ctx context.Context, node *consensus.Node, term uint64) {
 	now := time.Now()
 	if now.Before(k.next) {
 		return
@@ -70,10 +70,10 @@ func (k *voterKeeper) tend(ctx context.Context, node *consensus.Node) {
 		k.next = now
 	}
 	for _, host := range plan.Start {
-		k.ask(ctx, host, api.VoterRequest{Run: true}, now)
+		k.ask(ctx, host, api.VoterRequest{Run: true, Term: term}, now)
 	}
 	for _, host := range plan.Stop {
-		k.ask(ctx, host, api.VoterRequest{Run: false}, now)
+		k.ask(ctx, host, api.VoterRequest{Run: false, Term: term}, now)
 	}
 }
 
@@ -99,18 +99,21 @@ func (k *voterKeeper) candidates(state *topology.State, now time.Time) []consens
 }
 
 // ask tells a host to start or end its Raft server, in the background and not
-// again within some seconds: the next look shows whether it did.
+// again within some seconds: the next look shows whether it did. A host that
+// hangs must not hold up what the leader decides. Whoever ends ctx waits for asks.
 func (k *voterKeeper) ask(ctx context.Context, host string, req api.VoterRequest, now time.Time) {
 	m, ok := byName(k.pool.Members())[host]
 	if !ok || m.Status != gossip.StatusAlive || now.Sub(k.asked[host]) < 3*time.Second {
 		return
 	}
 	k.asked[host] = now
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	if err := k.links.client(m.Tags[tagMesh]).Post(ctx, "/v1/voter", nil, req, nil); err != nil {
-		k.log.Warn("ask host about its raft server", "host", host, "run", req.Run, "error", err)
-	}
+	k.asks.Go(func() {
+		actx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		if err := k.links.client(m.Tags[tagMesh]).Post(actx, "/v1/voter", nil, req, nil); err != nil && ctx.Err() == nil {
+			k.log.Warn("ask host about its raft server", "host", host, "run", req.Run, "error", err)
+		}
+	})
 }
 
 func byName(members []gossip.Member) map[string]gossip.Member {

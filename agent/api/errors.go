@@ -20,6 +20,7 @@ const (
 	CodeNoLeader Code = "no_leader" // nothing was changed; try again later
 	CodeUnknown  Code = "unknown"   // it may or may not have happened: read before retrying
 	CodeNoMesh   Code = "no_mesh"   // this agent has no mesh yet
+	CodeRemoved  Code = "removed"   // the caller's host is no longer of the mesh
 	CodeDenied   Code = "denied"    // the credential does not allow it
 	CodeInternal Code = "internal"
 )
@@ -29,6 +30,7 @@ var statusOf = map[Code]int{
 	CodeRejected: http.StatusConflict, CodeNotFound: http.StatusNotFound,
 	CodeNoLeader: http.StatusServiceUnavailable, CodeUnknown: http.StatusGatewayTimeout,
 	CodeNoMesh: http.StatusPreconditionFailed, CodeDenied: http.StatusForbidden,
+	CodeRemoved:  http.StatusForbidden,
 	CodeInternal: http.StatusInternalServerError,
 }
 

@@ -23,6 +23,7 @@ const (
 // Headers of the API.
 const (
 	HeaderHops    = "Ganglion-Hops"    // how often a request was handed on
+	HeaderCaller  = "Ganglion-Caller"  // for whom an agent hands a request on
 	HeaderHost    = "Ganglion-Host"    // the host that answered
 	HeaderRequest = "Ganglion-Request" // idempotency key of a write
 	HeaderMissing = "Ganglion-Missing" // a host whose part of the answer is missing; may repeat
@@ -204,7 +205,8 @@ type ReportAck struct {
 // its Raft server, so that it can be added to the quorum, or to end one that is
 // in no quorum.
 type VoterRequest struct {
-	Run bool `json:"run"`
+	Run  bool   `json:"run"`
+	Term uint64 `json:"term"` // in which the leader leads
 }
 
 // LogChunk is one line of GET /v1/logs: a piece of a copy's output, or why it
