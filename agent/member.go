@@ -126,7 +126,7 @@ func newMember(cfg *Config, adm admission, st *store, host hostDriver) (m *membe
 	if m.slices.slice().MeshID != "" {
 		m.copies.Resume(m.slices.slice())
 	}
-	m.nats = &natsSlot{member: m}
+	m.nats = &natsSlot{member: m, voted: map[string]time.Time{}}
 	if m.publisher, err = events.NewPublisher(m.publisherConfig()); err != nil {
 		return nil, err
 	}

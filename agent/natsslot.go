@@ -8,9 +8,11 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/ganglion-mesh/ganglion/consensus"
 	"github.com/ganglion-mesh/ganglion/events"
 	"github.com/ganglion-mesh/ganglion/gossip"
 	"github.com/ganglion-mesh/ganglion/trust"
@@ -26,6 +28,30 @@ const natsLook = time.Second
 type natsSlot struct {
 	*member
 	cur atomic.Pointer[events.Server]
+
+	mu    sync.Mutex
+	voted map[string]time.Time // when a host was last seen in the quorum
+}
+
+// votedFor is how long a host that left the quorum may still tell what it saw as
+// a voter.
+const votedFor = time.Hour
+
+// mayLead tells whether a host is, or lately was, in the quorum: only such hosts
+// open routes and tell what leaders tell.
+func (n *natsSlot) mayLead(host string) bool {
+	inside := host == n.cfg.Name
+	if node := n.raft.node(); node != nil && !inside {
+		id := byName(n.pool.Members())[host].Tags[tagRaftID]
+		inside = slices.ContainsFunc(node.Status().Peers, func(p consensus.Peer) bool { return p.ID == id })
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if inside {
+		n.voted[host] = time.Now()
+	}
+	at, seen := n.voted[host]
+	return seen && time.Since(at) < votedFor
 }
 
 // local returns the embedded server, if it is ready, for the publisher.
@@ -110,8 +136,8 @@ func (n *natsSlot) config() events.ServerConfig {
 		ClusterName: n.id.Peer().MeshID, ClusterPort: n.ports.NATSCluster,
 		Advertise: net.JoinHostPort(n.cfg.Advertise, strconv.Itoa(n.ports.NATSCluster)),
 		Routes:    n.routes(), TLS: n.id.PeerTLS(), RouteTLS: n.id.ClientTLS(),
-		Authorize: n.authorizeHost,
-		Logger:    n.log.With(slog.String("part", "nats")),
+		Authorize: n.authorizeHost, Voter: n.mayLead,
+		Logger: n.log.With(slog.String("part", "nats")),
 	}
 }
 
