@@ -7,6 +7,7 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/events"
 	"github.com/ganglion-mesh/ganglion/gossip"
 	"github.com/ganglion-mesh/ganglion/trust"
 )
@@ -134,7 +135,12 @@ func (s *server) postDrain(r *http.Request, _ []byte) (any, error) {
 	if r.URL.Path == "/v1/hosts/"+r.PathValue("host")+"/undrain" {
 		drain = topology.DrainNone
 	}
-	res, err := s.commit(r, topology.Command{SetDrain: &topology.SetDrain{Host: r.PathValue("host"), Drain: drain}})
+	host := r.PathValue("host")
+	res, err := s.commit(r, topology.Command{SetDrain: &topology.SetDrain{Host: host, Drain: drain}})
+	if err == nil && drain == topology.DrainDraining {
+		copies := len(s.raft.node().State().PlacementsOn(host))
+		s.teller.emit(events.New(events.HostSubject(host), events.HostDraining{Copies: copies}).With("", res.Revision))
+	}
 	return api.ApplyResponse{Revision: res.Revision}, err
 }
 

@@ -198,6 +198,12 @@ func TestDrainAndLeave(t *testing.T) {
 	awaitReady(t, h, "web", 8, 20*time.Second)
 	h.Must("drain", "h4")
 	awaitReady(t, h, "web", 8, 30*time.Second, "h4")
+	told := h.Must("events", "--since", "1h", "-o", "json", "host.h4.>")
+	for _, want := range []string{"dev.ganglion.host.draining", "dev.ganglion.host.drained"} {
+		if !strings.Contains(told, want) {
+			t.Errorf("%s was not told: %s", want, told)
+		}
+	}
 	h.Must("undrain", "h4")
 	h.Must("drain", "h3")
 	st, _ := awaitReady(t, h, "web", 8, 30*time.Second, "h3")
