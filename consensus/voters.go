@@ -107,15 +107,14 @@ func (m member) ready(now time.Time) bool {
 }
 
 // lost says that it needs a replacement: gossip and the leader's own contact
-// agree that it is gone, or the roster has not named it for a while.
+// agree that it is gone, or the roster has not named it for a while. The leader
+// itself is lost in the second way alone: with the only vote it can hand over to
+// nobody until another has one.
 func (m member) lost(now time.Time, stability time.Duration) bool {
-	if m.self {
-		return false
-	}
 	if m.cand == nil {
 		return m.unlisted >= stability
 	}
-	return !m.cand.Alive && now.Sub(m.cand.Since) >= stability && m.silence >= stability
+	return !m.self && !m.cand.Alive && now.Sub(m.cand.Since) >= stability && m.silence >= stability
 }
 
 // targetVoters is the number of voters for a number of hosts. Two voters are

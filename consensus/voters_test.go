@@ -469,3 +469,31 @@ func TestLeaderOffTheRosterHandsOver(t *testing.T) {
 		t.Errorf("step %+v", p.Step)
 	}
 }
+
+// TestOnlyVoterOffTheRosterIsReplaced: it can hand over to nobody until another
+// host has a vote.
+func TestOnlyVoterOffTheRosterIsReplaced(t *testing.T) {
+	now := time.Unix(1000, 0)
+	e := electorate{
+		now: now, stability: stable, self: "s1",
+		servers:    []server{{id: "s1", addr: "a:1", voter: true}},
+		contacts:   map[string]contact{"s1": {unlisted: stable}},
+		candidates: []Candidate{{Addr: "b:1", Host: "h2", Alive: true, Since: now.Add(-time.Hour)}},
+	}
+	if p := planVoters(e); !slices.Equal(p.Start, []string{"h2"}) {
+		t.Fatalf("no other host starts a server: %+v", p)
+	}
+	e.candidates[0].ID = "s2"
+	if p := planVoters(e); p.Step.Kind != StepAdd {
+		t.Fatalf("the other is not added: %+v", p)
+	}
+	e.servers = append(e.servers, server{id: "s2", addr: "b:1"})
+	e.contacts["s2"] = contact{synced: true, steady: stable}
+	if p := planVoters(e); p.Step.Kind != StepPromote {
+		t.Fatalf("the other gets no vote: %+v", p)
+	}
+	e.servers[1].voter = true
+	if p := planVoters(e); p.Step.Kind != StepTransfer {
+		t.Fatalf("leadership stays: %+v", p)
+	}
+}
