@@ -292,7 +292,7 @@ func (b *ballot) demote() Step {
 		func(member) bool { return true },
 	} {
 		for _, m := range slices.Backward(b.members) {
-			if m.self || !m.voter || !pass(m) || b.healthy-answers(m) < min(quorum(b.voters), b.target) {
+			if m.self || !m.voter || !pass(m) || !b.spares(m) {
 				continue
 			}
 			if lost(m) {
@@ -305,6 +305,14 @@ func (b *ballot) demote() Step {
 		}
 	}
 	return Step{}
+}
+
+// spares says that the vote of m may go: as many answer afterwards as the
+// quorum that was, or, in a mesh that has shrunk below it, as the target. In any
+// case those that remain can decide.
+func (b *ballot) spares(m member) bool {
+	left := b.healthy - answers(m)
+	return left >= min(quorum(b.voters), b.target) && left >= quorum(b.voters-1)
 }
 
 func answers(m member) int {
