@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -132,8 +133,10 @@ func (s *server) postRetire(r *http.Request, _ []byte) (any, error) {
 		if node == nil {
 			return nil, &consensus.NotLeaderError{}
 		}
-		if err := node.Transfer(r.Context()); err != nil {
-			return nil, err
+		// Noted first: where it has the only vote, another host must get one.
+		s.leader.voters.retire(name, time.Now())
+		if err := node.Transfer(r.Context()); err != nil && !errors.As(err, new(*consensus.NotLeaderError)) {
+			return nil, api.Errorf(api.CodeRejected, "retire host %s: it leads, and no other host can take over yet: %v", name, err)
 		}
 		return nil, api.Errorf(api.CodeRejected, "retire host %s: it led; another leads now", name)
 	}

@@ -102,7 +102,8 @@ func (c *Client) Stream(ctx context.Context, path string, query url.Values, line
 	return c.StreamWithHeader(ctx, path, query, func(http.Header) {}, line)
 }
 
-// StreamWithHeader is Stream that shows head the headers before the first line.
+// StreamWithHeader is Stream that shows head the headers before the first line,
+// and again, behind the last, what could be told only then.
 func (c *Client) StreamWithHeader(ctx context.Context, path string, query url.Values, head func(http.Header), line func([]byte) bool) error {
 	resp, err := c.send(ctx, http.MethodGet, path, query, "", nil)
 	if err != nil {
@@ -119,6 +120,9 @@ func (c *Client) StreamWithHeader(ctx context.Context, path string, query url.Va
 	}
 	if err := sc.Err(); err != nil && ctx.Err() == nil {
 		return c.lost(http.MethodGet, path, err)
+	}
+	if len(resp.Trailer) > 0 {
+		head(resp.Trailer)
 	}
 	return ctx.Err()
 }

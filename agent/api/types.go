@@ -27,6 +27,7 @@ const (
 	HeaderHost    = "Ganglion-Host"    // the host that answered
 	HeaderRequest = "Ganglion-Request" // idempotency key of a write
 	HeaderMissing = "Ganglion-Missing" // a host whose part of the answer is missing; may repeat
+	HeaderSeq     = "Ganglion-Seq"     // the event behind which a stream of one host's events begins
 	HeaderCursor  = "Ganglion-Cursor"  // moment of a status answer, for ?after= of the next
 )
 
