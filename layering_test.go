@@ -44,8 +44,9 @@ var house = map[string]room{
 	"trust":                   {why: "keys and certificates; knows nothing of what they protect"},
 	"reflexes/senses":         {may: []string{"reflexes", "intent"}, why: "facts from the host; agent translates"},
 	"workload/output":         {may: []string{"workload"}, why: "output files of copies, shared by the drivers"},
-	"workload/process":        {may: []string{"workload", "workload/output"}, why: "a driver"},
-	"workload/systemd":        {may: []string{"workload", "workload/output"}, why: "a driver"},
+	"workload/program":        {may: []string{"workload"}, why: "what drivers share about a copy's program; knows no driver"},
+	"workload/process":        {may: []string{"workload", "workload/output", "workload/program"}, why: "a driver"},
+	"workload/systemd":        {may: []string{"workload", "workload/output", "workload/program"}, why: "a driver"},
 	"workload/workloadtest":   {may: []string{"workload", "workload/output"}, why: "the conformance suite knows no driver"},
 
 	"agent":        {may: []string{"intent/", "consensus/", "gossip", "events", "trust", "reflexes/", "workload/", "agent/"}, why: "the only package that knows all siblings"},

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/program"
 )
 
 // Limits of a check.
@@ -58,7 +59,7 @@ func (d *Driver) Exec(ctx context.Context, spec workload.Spec, argv []string) ([
 }
 
 func (d *Driver) prepareCheck(spec workload.Spec, argv []string) (*prepared, error) {
-	p := &prepared{spec: spec, dir: workDir(spec, d.copyDir(spec.ID)), env: d.environ(spec)}
+	p := &prepared{spec: spec, dir: program.WorkDir(spec, d.copyDir(spec.ID)), env: d.environ(spec)}
 	p.spec.Command = argv
 	if len(argv) == 0 {
 		return nil, &workload.StartError{ID: spec.ID, Err: errors.New("the check's command is empty")}
@@ -67,7 +68,7 @@ func (d *Driver) prepareCheck(spec workload.Spec, argv []string) (*prepared, err
 	if p.user, err = d.account(spec); err != nil {
 		return nil, err
 	}
-	if p.path, err = resolve(spec, argv[0], p.dir); err != nil {
+	if p.path, err = program.Resolve(spec, argv[0], d.copyDir(spec.ID)); err != nil {
 		return nil, &workload.StartError{ID: spec.ID, Err: err}
 	}
 	if d.cg.v2 == "" {

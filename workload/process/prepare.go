@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/program"
 )
 
 // prepared is all that a start of one Spec needs and that does not change from
@@ -68,11 +69,11 @@ func (d *Driver) prepare(spec workload.Spec) (p *prepared, err error) {
 	if err = d.makeCopyDir(spec.ID, p.user); err != nil {
 		return p, fmt.Errorf("prepare directory of %s: %w", spec.ID, err)
 	}
-	p.dir = workDir(spec, d.copyDir(spec.ID))
+	p.dir = program.WorkDir(spec, d.copyDir(spec.ID))
 	if err = statDir(p.dir); err != nil {
 		return p, &workload.StartError{ID: spec.ID, Err: err}
 	}
-	if p.path, err = resolve(spec, spec.Command[0], p.dir); err != nil {
+	if p.path, err = program.Resolve(spec, spec.Command[0], d.copyDir(spec.ID)); err != nil {
 		return p, &workload.StartError{ID: spec.ID, Err: err}
 	}
 	p.env = d.environ(spec)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/workload"
 	"github.com/ganglion-mesh/ganglion/workload/output"
+	"github.com/ganglion-mesh/ganglion/workload/program"
 )
 
 // How PID 1 restarts a copy by itself: at once, five times in ten seconds. After
@@ -103,9 +104,9 @@ func (d *Driver) prepare(ctx context.Context, spec workload.Spec) (*prepared, er
 // prepareCommand is what a copy and its checks have in common.
 func (d *Driver) prepareCommand(ctx context.Context, spec workload.Spec, argv []string) (*prepared, error) {
 	own := d.dirs.copyDir(spec.ID)
-	p := &prepared{spec: spec, dir: workDir(spec, own)}
+	p := &prepared{spec: spec, dir: program.WorkDir(spec, own)}
 	var err error
-	if p.path, err = resolve(spec, argv[0], own); err != nil {
+	if p.path, err = program.Resolve(spec, argv[0], own); err != nil {
 		return nil, &workload.StartError{ID: spec.ID, Err: err}
 	}
 	if err := checkUser(spec.User); err != nil {
