@@ -53,6 +53,10 @@ type Spec struct {
 	CPU        float64           `json:"cpu,omitempty"`      // cores, enforced where cgroups allow
 	Memory     int64             `json:"memory,omitempty"`   // bytes, enforced where cgroups allow
 	SelfHeal   bool              `json:"self_heal,omitzero"` // whether the driver's own manager (PID 1) may restart the copy
+	// Lease makes the copy that of a singleton: it runs below a keeper, which
+	// ends it with its lease. Only a start reads it: it is not compared when two
+	// Specs are, and later deadlines go through Leased.
+	Lease *Lease `json:"lease,omitempty"`
 }
 
 // Instance is one running copy: what a driver found or started. Pid and
@@ -73,7 +77,9 @@ type Exit struct {
 	Signal syscall.Signal // 0 if it exited by itself
 	Ran    time.Duration
 	At     time.Time // carries the monotonic clock: when the driver saw it
-	// Successor is set when PID 1 has already restarted the copy.
+	Fenced bool      // its keeper ended it, because its lease was over
+	// Successor is set when PID 1, or the copy's keeper, has already restarted
+	// the copy.
 	Successor *Instance
 }
 
