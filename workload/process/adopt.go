@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/program"
 )
 
 // Adopt implements workload.Driver. A recorded process counts if it is the very
@@ -83,11 +84,11 @@ func (a *adoption) restarted(ctx context.Context, id workload.CopyID, n next) er
 	if err != nil || m.pid == 0 {
 		return err
 	}
-	st, err := readStat(m.pid)
+	st, err := program.ReadStat(m.pid)
 	if err != nil {
 		return nil // it has just ended
 	}
-	r := run{Boot: a.d.boot, Spec: n.Spec, Nonce: n.Nonce, Pid: m.pid, StartTime: st.start, Since: sinceOf(st.start)}
+	r := run{Boot: a.d.boot, Spec: n.Spec, Nonce: n.Nonce, Pid: m.pid, StartTime: st.Start, Since: sinceOf(st.Start)}
 	r.Start, _ = strconv.Atoi(m.get("GANGLION_START"))
 	if a.take(id, r) {
 		a.complete(id, r)
@@ -117,8 +118,8 @@ func (a *adoption) take(id workload.CopyID, r run) bool {
 	if err != nil {
 		return false
 	}
-	st, err := readStat(r.Pid) // after the open, so that fd and stat are of one process
-	if err != nil || st.start != r.StartTime || !st.running() {
+	st, err := program.ReadStat(r.Pid) // after the open, so that fd and stat are of one process
+	if err != nil || st.Start != r.StartTime || !st.Running() {
 		unix.Close(fd)
 		return false
 	}
@@ -134,10 +135,10 @@ func (a *adoption) take(id workload.CopyID, r run) bool {
 		return false
 	}
 	if s.Cgroup != "" {
-		if cg, err := openCgroup(s.Cgroup); err == nil && cg.holds(r.Pid) {
+		if cg, err := program.OpenCgroup(s.Cgroup); err == nil && cg.Holds(r.Pid) {
 			h.group.cg = cg
 		} else if err == nil {
-			cg.close()
+			cg.Close()
 		}
 	}
 	a.byID[id] = h
@@ -153,9 +154,9 @@ const markWait = 500 * time.Millisecond
 func (a *adoption) awaitMark(ctx context.Context, nonce, cgroup string) (m marked, err error) {
 	ctx, cancel := context.WithDeadline(ctx, a.patience)
 	defer cancel()
-	cg, cgErr := openCgroup(cgroup)
+	cg, cgErr := program.OpenCgroup(cgroup)
 	if cgErr == nil {
-		defer cg.close()
+		defer cg.Close()
 	}
 	err = poll(ctx, func() (bool, error) {
 		found, err := findMarked(nonce)
@@ -163,7 +164,7 @@ func (a *adoption) awaitMark(ctx context.Context, nonce, cgroup string) (m marke
 			return false, err
 		}
 		m, _ = leaderOf(found)
-		return m.pid != 0 || (cgErr == nil && !cg.populated()), nil
+		return m.pid != 0 || (cgErr == nil && !cg.Populated()), nil
 	})
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = nil
@@ -175,9 +176,9 @@ func (a *adoption) awaitMark(ctx context.Context, nonce, cgroup string) (m marke
 // and its start time.
 func leaderOf(found []marked) (leader marked, start uint64) {
 	for _, m := range found {
-		st, err := readStat(m.pid)
-		if err == nil && st.running() && st.session == m.pid && (leader.pid == 0 || st.start < start) {
-			leader, start = m, st.start
+		st, err := program.ReadStat(m.pid)
+		if err == nil && st.Running() && st.Session == m.pid && (leader.pid == 0 || st.Start < start) {
+			leader, start = m, st.Start
 		}
 	}
 	return leader, start
@@ -303,8 +304,8 @@ func (a *adoption) install() ([]workload.Handle, error) {
 		s.starts.Store(int64(h.inst.Start))
 		if p, err := a.d.prepare(h.inst.Spec); err == nil {
 			s.prep = p
-			if h.group.cg != nil && p.cg != nil && h.group.cg.path == p.cg.path {
-				h.group.cg.close()
+			if h.group.cg != nil && p.cg != nil && h.group.cg.Path == p.cg.Path {
+				h.group.cg.Close()
 				h.group.cg = p.cg // one object, so that a kill of it is known
 			}
 			if err := a.d.arm(p, a.runs[id]); err != nil {
@@ -334,7 +335,7 @@ func (d *Driver) refuseUnadopted(id workload.CopyID) error {
 		return nil
 	}
 	pid := r.Pid
-	if st, err := readStat(pid); err != nil || st.start != r.StartTime || !st.running() {
+	if st, err := program.ReadStat(pid); err != nil || st.Start != r.StartTime || !st.Running() {
 		pid = 0
 	}
 	if pid == 0 && r.Next.Nonce != "" {

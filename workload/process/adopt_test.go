@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/program"
 )
 
 func adopt(t *testing.T, d *Driver) []*handle {
@@ -150,13 +151,13 @@ func TestReusedPid(t *testing.T) {
 		}
 		defer stranger.Wait()
 		defer stranger.Process.Kill()
-		st, err := readStat(stranger.Process.Pid)
+		st, err := program.ReadStat(stranger.Process.Pid)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for name, change := range map[string]func(*run){
-			"start time": func(r *run) { r.Pid, r.StartTime = stranger.Process.Pid, st.start-1 },
-			"boot":       func(r *run) { r.Pid, r.StartTime, r.Boot = stranger.Process.Pid, st.start, "another" },
+			"start time": func(r *run) { r.Pid, r.StartTime = stranger.Process.Pid, st.Start-1 },
+			"boot":       func(r *run) { r.Pid, r.StartTime, r.Boot = stranger.Process.Pid, st.Start, "another" },
 			"negative":   func(r *run) { r.Pid = -1 },
 		} {
 			rewrite(t, d, s.ID, func(r *run) { r.Boot = d.boot; change(r) })
@@ -283,7 +284,7 @@ func TestExitOnOldKernels(t *testing.T) {
 	if _, err := fmt.Fscan(out, &pid); err != nil {
 		t.Fatal(err)
 	}
-	st, err := readStat(pid)
+	st, err := program.ReadStat(pid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -293,18 +294,18 @@ func TestExitOnOldKernels(t *testing.T) {
 	}
 	defer unix.Close(fd)
 	until(t, "the end", func() bool { return ended(fd) })
-	if e, child := old.read(fd, pid, st.start); !e.Known || e.Code != 0 || child {
+	if e, child := old.read(fd, pid, st.Start); !e.Known || e.Code != 0 || child {
 		t.Errorf("a zombie's exit: %+v, child %v", e, child)
 	}
-	if e, _ := old.read(fd, pid, st.start+1); e.Known {
+	if e, _ := old.read(fd, pid, st.Start+1); e.Known {
 		t.Errorf("the exit of a process with a reused number is known: %+v", e)
 	}
 	_ = parent.Process.Kill()
-	until(t, "the reaping", func() bool { _, err := readStat(pid); return err != nil })
-	if e, _ := old.read(fd, pid, st.start); e.Known {
+	until(t, "the reaping", func() bool { _, err := program.ReadStat(pid); return err != nil })
+	if e, _ := old.read(fd, pid, st.Start); e.Known {
 		t.Errorf("the exit of a reaped process is known: %+v", e)
 	}
-	if e, _ := (exitReader{info: true}).read(fd, pid, st.start); hasPidfdInfo(t) && (!e.Known || e.Code != 0) {
+	if e, _ := (exitReader{info: true}).read(fd, pid, st.Start); hasPidfdInfo(t) && (!e.Known || e.Code != 0) {
 		t.Errorf("the exit of a reaped process by its pidfd: %+v", e)
 	}
 }

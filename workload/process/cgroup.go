@@ -3,8 +3,6 @@
 package process
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,9 +11,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ganglion-mesh/ganglion/workload/program"
 )
 
 // cgroups are the directories under which this driver makes groups; empty where
@@ -153,115 +152,14 @@ func (c *cgroups) removeBase() {
 	}
 }
 
-// cgroup is one v2 group, open to be started into and to be killed.
-//
-// A group serves for one kill only: kernels since 6.14 (tried on 6.18) kill at
-// once whatever is started by CLONE_INTO_CGROUP into a group that cgroup.kill was
-// ever written to, since they compare its count of kills with that of the
-// parent's own group. After a kill the directory has to be made anew.
-type cgroup struct {
-	path   string
-	dir    *os.File
-	events *os.File
-	kill   *os.File
-	spent  atomic.Bool // killed once
-}
-
-func openCgroup(path string) (*cgroup, error) {
-	g := &cgroup{path: path}
-	var errs [3]error
-	g.dir, errs[0] = os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
-	g.events, errs[1] = os.Open(filepath.Join(path, "cgroup.events"))
-	g.kill, errs[2] = os.OpenFile(filepath.Join(path, "cgroup.kill"), os.O_WRONLY, 0)
-	if err := errors.Join(errs[:]...); err != nil {
-		g.close()
-		return nil, err
-	}
-	return g, nil
-}
-
-// makeCgroup makes a group anew; one that processes live in is taken as it is.
-func makeCgroup(path string) (*cgroup, error) {
-	_ = unix.Rmdir(path)
-	if err := os.MkdirAll(path, 0o755); err != nil {
-		return nil, err
-	}
-	return openCgroup(path)
-}
-
-// renewed returns g, or what takes its place if it is spent. Nothing may live in
-// it.
-func (g *cgroup) renewed() (*cgroup, error) {
-	if !g.spent.Load() {
-		return g, nil
-	}
-	if err := unix.Rmdir(g.path); err != nil {
-		return g, fmt.Errorf("renew %s: %w", g.path, err)
-	}
-	fresh, err := makeCgroup(g.path)
-	if err != nil {
-		return g, err
-	}
-	g.close()
-	return fresh, nil
-}
-
-func (g *cgroup) close() {
-	if g == nil {
-		return
-	}
-	for _, f := range []*os.File{g.dir, g.events, g.kill} {
-		if f != nil {
-			f.Close()
-		}
-	}
-}
-
-// remove removes the group if it is empty, and closes it.
-func (g *cgroup) remove() {
-	if g != nil {
-		_ = unix.Rmdir(g.path)
-		g.close()
-	}
-}
-
-// populated tells whether any process lives in the group. It is one read.
-func (g *cgroup) populated() bool {
-	var buf [128]byte
-	n, _ := g.events.ReadAt(buf[:], 0)
-	return bytes.Contains(buf[:n], []byte("populated 1"))
-}
-
-// killAll ends every process of the group, also those that are being forked.
-func (g *cgroup) killAll() error {
-	g.spent.Store(true)
-	_, err := g.kill.WriteAt([]byte("1"), 0)
-	return err
-}
-
-// holds tells whether a process is in the group.
-func (g *cgroup) holds(pid int) bool {
-	f, err := os.Open(filepath.Join(g.path, "cgroup.procs"))
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		if sc.Text() == strconv.Itoa(pid) {
-			return true
-		}
-	}
-	return false
-}
-
 // limits sets what a spec asks for and returns the files to which the copy's pid
 // is to be written after its start (version 1 alone: a process of version 2 is
 // started in its group). The error tells what is not enforced, and why.
-func (c *cgroups) limits(name string, g *cgroup, cpu float64, memory int64) (attach []string, err error) {
+func (c *cgroups) limits(name string, g *program.Cgroup, cpu float64, memory int64) (attach []string, err error) {
 	var errs []error
 	if memory > 0 {
 		if g != nil && c.v2memory {
-			errs = append(errs, set(g.path, "memory.max", strconv.FormatInt(memory, 10)))
+			errs = append(errs, set(g.Path, "memory.max", strconv.FormatInt(memory, 10)))
 		} else {
 			procs, err := v1Limit(c.v1memory, name, "memory.limit_in_bytes", strconv.FormatInt(memory, 10))
 			attach, errs = append(attach, procs...), append(errs, err)
@@ -270,7 +168,7 @@ func (c *cgroups) limits(name string, g *cgroup, cpu float64, memory int64) (att
 	if cpu > 0 {
 		quota := strconv.Itoa(max(1000, int(cpu*100_000))) // microseconds of each 100 ms, the kernel's default period
 		if g != nil && c.v2cpu {
-			errs = append(errs, set(g.path, "cpu.max", quota+" 100000"))
+			errs = append(errs, set(g.Path, "cpu.max", quota+" 100000"))
 		} else {
 			procs, err := v1Limit(c.v1cpu, name, "cpu.cfs_quota_us", quota)
 			attach, errs = append(attach, procs...), append(errs, err)

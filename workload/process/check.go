@@ -36,7 +36,7 @@ func (d *Driver) Exec(ctx context.Context, spec workload.Spec, argv []string) ([
 	if err != nil {
 		return nil, err
 	}
-	defer p.cg.remove()
+	defer p.cg.Remove()
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("check %s: %w", spec.ID, err)
@@ -78,7 +78,7 @@ func (d *Driver) prepareCheck(spec workload.Spec, argv []string) (*prepared, err
 	d.checks++
 	name := copyName(spec.ID) + checkInfix + strconv.FormatUint(d.checks, 10)
 	d.mu.Unlock()
-	if p.cg, err = makeCgroup(filepath.Join(d.cg.v2, name)); err != nil {
+	if p.cg, err = program.MakeCgroup(filepath.Join(d.cg.v2, name)); err != nil {
 		return nil, fmt.Errorf("check %s: %w", spec.ID, err)
 	}
 	return p, nil
@@ -92,7 +92,7 @@ func (d *Driver) startCheck(ctx context.Context, p *prepared, n int) (*handle, e
 	pidfd := -1
 	l := &launch{path: p.path, argv: p.spec.Command, attr: p.attr(d.null, n, r.Nonce, &pidfd)}
 	if err := d.fork(p.user.kind(), l); err != nil {
-		return nil, explain(p, err)
+		return nil, p.explain(err)
 	}
 	h, err := d.newHandle(p.spec, n, l.pid, pidfd, r)
 	if err != nil {
@@ -146,9 +146,9 @@ func (c *cgroups) endChecks() {
 	}
 	dirs, _ := filepath.Glob(filepath.Join(c.v2, "*"+checkInfix+"*"))
 	for _, dir := range dirs {
-		if g, err := openCgroup(dir); err == nil {
-			_ = g.killAll()
-			g.remove() // refused while they die; the empty directory is used again or goes another time
+		if g, err := program.OpenCgroup(dir); err == nil {
+			_ = g.KillAll()
+			g.Remove() // refused while they die; the empty directory is used again or goes another time
 		}
 	}
 }

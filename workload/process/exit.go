@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/program"
 )
 
 // exitReader learns how a process ended. info is false where the kernel has no
@@ -42,8 +43,8 @@ func (r exitReader) read(pidfd, pid int, start uint64) (e workload.Exit, child b
 	if e, ok := r.byPidfd(pidfd); ok {
 		return e, false
 	}
-	if st, err := readStat(pid); err == nil && st.start == start && !st.running() && st.exitKnown {
-		return exitOf(st.exit), false
+	if st, err := program.ReadStat(pid); err == nil && st.Start == start && !st.Running() && st.ExitKnown {
+		return exitOf(st.Exit), false
 	}
 	e, _ = r.byPidfd(pidfd) // reaped between the two looks
 	return e, false
@@ -112,7 +113,7 @@ func signalGroup(pidfd, pid int, start uint64, sig syscall.Signal) error {
 	}
 	// A kernel before 6.9. The group's number is not given anew while the leader
 	// is there, and that it is there is checked as late as possible.
-	if st, err := readStat(pid); err != nil || st.start != start {
+	if st, err := program.ReadStat(pid); err != nil || st.Start != start {
 		return unix.ESRCH
 	}
 	return unix.Kill(-pid, sig)
@@ -125,7 +126,7 @@ func killExact(pid int, start uint64) {
 		return
 	}
 	defer unix.Close(fd)
-	if st, err := readStat(pid); err == nil && st.start == start {
+	if st, err := program.ReadStat(pid); err == nil && st.Start == start {
 		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 	}
 }

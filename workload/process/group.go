@@ -5,6 +5,8 @@ package process
 import (
 	"context"
 	"time"
+
+	"github.com/ganglion-mesh/ganglion/workload/program"
 )
 
 // group is all processes of one start. With a cgroup it is exactly what lives in
@@ -14,7 +16,7 @@ import (
 // process that leaves the session, loses its parents and wipes the mark from
 // its environment between two looks escapes: only a cgroup holds that.
 type group struct {
-	cg      *cgroup
+	cg      *program.Cgroup
 	leader  int
 	start   uint64 // of the leader
 	mark    string
@@ -24,7 +26,7 @@ type group struct {
 // alive tells whether any process of the group runs.
 func (g *group) alive() (bool, error) {
 	if g.cg != nil {
-		return g.cg.populated(), nil
+		return g.cg.Populated(), nil
 	}
 	err := g.look()
 	return len(g.tracked) > 0, err
@@ -34,7 +36,7 @@ func (g *group) alive() (bool, error) {
 // until alive says no: members may have forked meanwhile.
 func (g *group) kill() error {
 	if g.cg != nil {
-		return g.cg.killAll()
+		return g.cg.KillAll()
 	}
 	err := g.look()
 	for pid, start := range g.tracked {
@@ -45,35 +47,35 @@ func (g *group) kill() error {
 
 // look brings tracked up to date: drops who has ended, adds who has come.
 func (g *group) look() error {
-	pids, err := allPids()
+	pids, err := program.Pids()
 	if err != nil {
 		return err
 	}
-	procs := make(map[int]procStat, len(pids))
+	procs := make(map[int]program.Stat, len(pids))
 	for _, pid := range pids {
-		if st, err := readStat(pid); err == nil && st.running() {
+		if st, err := program.ReadStat(pid); err == nil && st.Running() {
 			procs[pid] = st
 		}
 	}
 	for pid, start := range g.tracked {
-		if procs[pid].start != start {
+		if procs[pid].Start != start {
 			delete(g.tracked, pid)
 		}
 	}
 	if g.tracked == nil {
 		g.tracked = map[int]uint64{}
 	}
-	if st, ok := procs[g.leader]; ok && st.start == g.start {
+	if st, ok := procs[g.leader]; ok && st.Start == g.start {
 		g.tracked[g.leader] = g.start
 		for pid, st := range procs {
-			if st.session == g.leader || st.pgrp == g.leader {
-				g.tracked[pid] = st.start
+			if st.Session == g.leader || st.Group == g.leader {
+				g.tracked[pid] = st.Start
 			}
 		}
 	}
 	for pid, st := range procs {
 		if g.tracked[pid] == 0 && carries(pid, g.mark) {
-			g.tracked[pid] = st.start
+			g.tracked[pid] = st.Start
 		}
 	}
 	g.addDescendants(procs)
@@ -85,12 +87,12 @@ func carries(pid int, mark string) bool {
 	return err == nil && environValue(env, NonceVar) == mark
 }
 
-func (g *group) addDescendants(procs map[int]procStat) {
+func (g *group) addDescendants(procs map[int]program.Stat) {
 	for grown := true; grown; {
 		grown = false
 		for pid, st := range procs {
-			if _, in := g.tracked[st.ppid]; in && g.tracked[pid] == 0 {
-				g.tracked[pid], grown = st.start, true
+			if _, in := g.tracked[st.Parent]; in && g.tracked[pid] == 0 {
+				g.tracked[pid], grown = st.Start, true
 			}
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/program"
 )
 
 // handle is one running process of a copy. A goroutine waits for its pidfd in
@@ -44,7 +45,7 @@ func (d *Driver) newHandle(spec workload.Spec, n, pid, pidfd int, r run) (*handl
 	if pidfd < 0 {
 		return nil, errors.New("the kernel gives no pidfd; Linux 5.10 or later is needed")
 	}
-	st, err := readStat(pid)
+	st, err := program.ReadStat(pid)
 	if err == nil {
 		err = unix.SetNonblock(pidfd, true) // what makes os.NewFile use the poller
 	}
@@ -54,14 +55,14 @@ func (d *Driver) newHandle(spec workload.Spec, n, pid, pidfd int, r run) (*handl
 	}
 	return &handle{
 		inst: workload.Instance{
-			Spec: spec, Start: n, Pid: pid, StartTime: st.start, Since: r.Since,
+			Spec: spec, Start: n, Pid: pid, StartTime: st.Start, Since: r.Since,
 		},
 		mark:   r.Nonce,
 		pidfd:  os.NewFile(uintptr(pidfd), "pidfd"),
 		exited: make(chan workload.Exit, 1),
 		ended:  make(chan struct{}),
 		driver: d,
-		group:  group{leader: pid, start: st.start, mark: r.Nonce},
+		group:  group{leader: pid, start: st.Start, mark: r.Nonce},
 	}, nil
 }
 
@@ -179,7 +180,7 @@ func (h *handle) clear() {
 		h.driver.sweepLater(h.mark)
 		return
 	}
-	if !h.group.cg.populated() {
+	if !h.group.cg.Populated() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), clearFor)

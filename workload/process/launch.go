@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ganglion-mesh/ganglion/workload/program"
 )
 
 // launch is one fork and exec, handed to a launcher thread.
@@ -84,7 +86,10 @@ func (d *Driver) launcherThread(kind int, reqs chan *launch, ready chan error) {
 		runtime.UnlockOSThread()
 		return
 	}
-	err := d.confineThread(kind)
+	warn, err := program.ConfineThread(program.Confinement{Plain: kind == plain, Privileged: d.root, KeepClass: d.keepClass})
+	if warn != nil {
+		d.log.Warn("confine copies", "error", warn)
+	}
 	ready <- err
 	for err == nil {
 		select {
@@ -95,48 +100,6 @@ func (d *Driver) launcherThread(kind int, reqs chan *launch, ready chan error) {
 			return
 		}
 	}
-}
-
-// confineThread sets what children of this thread inherit. What is convenience
-// may fail (a container's seccomp filter); what protects may not.
-func (d *Driver) confineThread(kind int) error {
-	if err := unix.Unshare(unix.CLONE_FS); err == nil {
-		unix.Umask(0o077)
-	} else {
-		d.log.Warn("copies keep the agent's umask", "error", err)
-	}
-	// Children of a real-time or favoured agent start at ordinary priority.
-	if attr, err := unix.SchedGetAttr(0, 0); err == nil && !d.keepClass {
-		attr.Flags |= unix.SCHED_FLAG_RESET_ON_FORK
-		_ = unix.SchedSetAttr(0, attr, 0)
-	}
-	if kind == plain {
-		return nil
-	}
-	if d.root {
-		// By the raw call, which is for this thread alone. Private users then
-		// need not do it at each start.
-		if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0); errno != 0 {
-			return errno
-		}
-		if err := dropBoundingSet(); err != nil {
-			d.log.Warn("copies keep the capability bounding set", "error", err)
-		}
-	}
-	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-}
-
-func dropBoundingSet() error {
-	for c := uintptr(0); c < 64; c++ {
-		err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
-		if errors.Is(err, unix.EINVAL) {
-			return nil // past the last capability of this kernel
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 const oomScoreFile = "oom_score_adj"

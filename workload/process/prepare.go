@@ -32,7 +32,7 @@ type prepared struct {
 	hash   string   // of the spec file
 	next   string   // the mark of the next start, recorded; empty: none is
 	fresh  bool     // no start of this spec yet: older spec files are still kept
-	cg     *cgroup
+	cg     *program.Cgroup
 	attach []string // v1 groups to put the copy into after its start
 }
 
@@ -46,7 +46,7 @@ func (p *prepared) close() {
 			f.Close()
 		}
 	}
-	p.cg.remove() // not while a copy lives in it: the kernel refuses
+	p.cg.Remove() // not while a copy lives in it: the kernel refuses
 }
 
 // prepare makes everything a spec needs.
@@ -54,7 +54,7 @@ func (d *Driver) prepare(spec workload.Spec) (p *prepared, err error) {
 	p = &prepared{spec: cloneSpec(spec), fresh: true}
 	defer func() {
 		if err != nil {
-			p.cg.close() // it may be the group of a start before
+			p.cg.Close() // it may be the group of a start before
 			p.cg = nil
 			p.close()
 			p = nil
@@ -70,7 +70,7 @@ func (d *Driver) prepare(spec workload.Spec) (p *prepared, err error) {
 		return p, fmt.Errorf("prepare directory of %s: %w", spec.ID, err)
 	}
 	p.dir = program.WorkDir(spec, d.copyDir(spec.ID))
-	if err = statDir(p.dir); err != nil {
+	if err = program.StatDir(p.dir); err != nil {
 		return p, &workload.StartError{ID: spec.ID, Err: err}
 	}
 	if p.path, err = program.Resolve(spec, spec.Command[0], d.copyDir(spec.ID)); err != nil {
@@ -95,7 +95,7 @@ func (d *Driver) environ(spec workload.Spec) []string {
 func (d *Driver) prepareGroup(p *prepared) {
 	name := copyName(p.spec.ID)
 	if d.cg.v2 != "" {
-		cg, err := makeCgroup(filepath.Join(d.cg.v2, name))
+		cg, err := program.MakeCgroup(filepath.Join(d.cg.v2, name))
 		if err != nil {
 			d.log.Warn("copy gets no cgroup", "copy", p.spec.ID.String(), "error", err)
 		}
@@ -113,7 +113,7 @@ func (d *Driver) setLimits(p *prepared) {
 
 // renewGroup is needed where the rest of the last start had to be killed.
 func (d *Driver) renewGroup(p *prepared) error {
-	cg, err := p.cg.renewed()
+	cg, err := p.cg.Renewed()
 	if err != nil {
 		return err
 	}
@@ -129,7 +129,7 @@ func (d *Driver) prepareRecord(p *prepared) (err error) {
 	}
 	s := started{Spec: p.spec}
 	if p.cg != nil {
-		s.Cgroup = p.cg.path
+		s.Cgroup = p.cg.Path
 	}
 	if p.hash, err = writeSpec(dir, s); err != nil {
 		return fmt.Errorf("record %s: %w", p.spec.ID, err)
@@ -205,7 +205,7 @@ func (d *Driver) reprepare(ctx context.Context, s *slot, spec workload.Spec) err
 	s.prep = p
 	if old != nil {
 		if p.cg != nil && old.cg != nil {
-			old.cg.close() // the same group, to be kept
+			old.cg.Close() // the same group, to be kept
 			old.cg = nil
 		}
 		old.close()
@@ -225,7 +225,7 @@ func (d *Driver) start(p *prepared, n int) (*handle, error) {
 	if err := d.arm(p, run{Boot: d.boot}); err != nil {
 		return nil, fmt.Errorf("record start of %s: %w", p.spec.ID, err)
 	}
-	if p.cg != nil && p.cg.spent.Load() {
+	if p.cg != nil && p.cg.Spent() {
 		if err := d.renewGroup(p); err != nil {
 			return nil, fmt.Errorf("start %s: %w", p.spec.ID, err)
 		}
@@ -234,7 +234,7 @@ func (d *Driver) start(p *prepared, n int) (*handle, error) {
 	pidfd := -1
 	l := &launch{path: p.path, argv: p.spec.Command, attr: p.attr(d.null, n, r.Nonce, &pidfd)}
 	if err := d.fork(p.user.kind(), l); err != nil {
-		return nil, explain(p, err)
+		return nil, p.explain(err)
 	}
 	if d.afterFork != nil {
 		d.afterFork()
@@ -314,7 +314,7 @@ func (p *prepared) attr(null *os.File, n int, nonce string, pidfd *int) *syscall
 	env = append(env, "GANGLION_START="+strconv.Itoa(n))
 	sys := &syscall.SysProcAttr{Setsid: true, Credential: p.user.credential(), PidFD: pidfd}
 	if p.cg != nil {
-		sys.UseCgroupFD, sys.CgroupFD = true, int(p.cg.dir.Fd())
+		sys.UseCgroupFD, sys.CgroupFD = true, int(p.cg.Dir.Fd())
 	}
 	return &syscall.ProcAttr{
 		Dir: p.dir, Env: env, Sys: sys,

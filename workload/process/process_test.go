@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/program"
 	"github.com/ganglion-mesh/ganglion/workload/workloadtest"
 )
 
@@ -88,9 +89,9 @@ func endAll(t testing.TB, cfg Config) {
 	if d.cg.v2 != "" {
 		dirs, _ := filepath.Glob(filepath.Join(d.cg.v2, "*.*"))
 		for _, dir := range dirs {
-			if g, err := openCgroup(dir); err == nil {
+			if g, err := program.OpenCgroup(dir); err == nil {
 				_ = (&group{cg: g}).end(ctx)
-				g.remove()
+				g.Remove()
 			}
 		}
 	}
@@ -214,6 +215,6 @@ func printed(t testing.TB, d *Driver, id workload.CopyID) string {
 }
 
 func alive(pid int) bool {
-	st, err := readStat(pid)
-	return err == nil && st.running()
+	st, err := program.ReadStat(pid)
+	return err == nil && st.Running()
 }

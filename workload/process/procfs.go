@@ -5,65 +5,20 @@ package process
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ganglion-mesh/ganglion/workload/program"
 )
-
-// procStat is what the driver reads of /proc/PID/stat.
-type procStat struct {
-	state         byte
-	ppid          int
-	pgrp, session int
-	start         uint64 // clock ticks since boot
-	exit          syscall.WaitStatus
-	exitKnown     bool
-}
-
-func (s procStat) running() bool { return s.state != 'Z' && s.state != 'X' }
 
 // ticks a second, as user space sees them on every Linux architecture.
 const userHZ = 100
-
-func readStat(pid int) (procStat, error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return procStat{}, err
-	}
-	return parseStat(b)
-}
-
-// parseStat takes the name, which may hold anything, by its last parenthesis.
-func parseStat(b []byte) (procStat, error) {
-	i := bytes.LastIndexByte(b, ')')
-	if i < 0 {
-		return procStat{}, errors.New("read stat: no name")
-	}
-	f := strings.Fields(string(b[i+1:]))
-	if len(f) < 20 { // from field 3, state, to field 22, start time
-		return procStat{}, fmt.Errorf("read stat: %d fields", len(f))
-	}
-	var s procStat
-	var errs [4]error
-	s.state = f[0][0]
-	s.ppid, errs[0] = strconv.Atoi(f[1])
-	s.pgrp, errs[1] = strconv.Atoi(f[2])
-	s.session, errs[2] = strconv.Atoi(f[3])
-	s.start, errs[3] = strconv.ParseUint(f[19], 10, 64)
-	if len(f) > 49 { // field 52, 0 where the reader may not see it
-		if code, err := strconv.Atoi(f[49]); err == nil {
-			s.exit, s.exitKnown = syscall.WaitStatus(code), true
-		}
-	}
-	return s, errors.Join(errs[:]...)
-}
 
 func bootID() (string, error) {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
@@ -95,7 +50,7 @@ const environBytes = 1 << 20
 // reads every environment it may, which takes milliseconds: never on the way
 // from an exit to a start.
 func findMarked(prefix string) ([]marked, error) {
-	pids, err := allPids()
+	pids, err := program.Pids()
 	if err != nil {
 		return nil, err
 	}
@@ -158,25 +113,6 @@ func environValue(env []byte, name string) string {
 		}
 	}
 	return ""
-}
-
-func allPids() ([]int, error) {
-	dir, err := os.Open("/proc")
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	pids := make([]int, 0, len(names))
-	for _, n := range names {
-		if pid, err := strconv.Atoi(n); err == nil {
-			pids = append(pids, pid)
-		}
-	}
-	return pids, nil
 }
 
 // ownerOf returns the user a process runs as.

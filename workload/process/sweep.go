@@ -6,6 +6,8 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"github.com/ganglion-mesh/ganglion/workload/program"
 )
 
 // sweepAfter keeps the search out of the way of restarts.
@@ -58,12 +60,12 @@ func endRemnants(ctx context.Context, tag string, marks []string) error {
 		}
 		done := true
 		for _, m := range found {
-			st, err := readStat(m.pid)
-			if err != nil || !st.running() || !slices.Contains(marks, m.nonce) {
+			st, err := program.ReadStat(m.pid)
+			if err != nil || !st.Running() || !slices.Contains(marks, m.nonce) {
 				continue
 			}
 			done = false
-			killExact(m.pid, st.start)
+			killExact(m.pid, st.Start)
 		}
 		return done, nil
 	})

@@ -11,34 +11,8 @@ import (
 	"testing"
 
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/program"
 )
-
-func TestParseStat(t *testing.T) {
-	// A name may hold spaces and parentheses.
-	line := "42 (a) R (b) c) S 7 42 41 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 98765 1 2 3" + strings.Repeat(" 0", 26) + " 9\n"
-	st, err := parseStat([]byte(line))
-	if err != nil || st.state != 'S' || st.ppid != 7 || st.pgrp != 42 || st.session != 41 || st.start != 98765 {
-		t.Errorf("%+v, %v", st, err)
-	}
-	if !st.running() || !st.exitKnown || st.exit.Signal() != syscall.SIGKILL {
-		t.Errorf("%+v", st)
-	}
-	for _, bad := range []string{"", "42", "42 (a) S 1", "42 (a) S x 42 41 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 98765"} {
-		if _, err := parseStat([]byte(bad)); err == nil {
-			t.Errorf("%q was parsed", bad)
-		}
-	}
-	own, err := readStat(os.Getpid())
-	if err != nil || own.start == 0 || sinceStart(own.start) <= 0 || sinceStart(own.start) > patience*60 {
-		t.Errorf("own: %+v, since %v, %v", own, sinceStart(own.start), err)
-	}
-}
-
-func FuzzParseStat(f *testing.F) {
-	f.Add([]byte("42 (a) S 7 42 41 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 98765 1"))
-	f.Add([]byte(")"))
-	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = parseStat(b) })
-}
 
 func TestFindMounts(t *testing.T) {
 	const hybrid = `25 30 0:23 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755
@@ -81,7 +55,7 @@ func TestLimitsV2(t *testing.T) {
 	if !c.v2memory || !c.v2cpu {
 		t.Fatalf("controllers: %+v", c)
 	}
-	g := &cgroup{path: base}
+	g := &program.Cgroup{Path: base}
 	for _, file := range []string{"memory.max", "cpu.max"} {
 		if err := os.WriteFile(filepath.Join(base, file), nil, 0o600); err != nil {
 			t.Fatal(err)

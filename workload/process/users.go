@@ -16,6 +16,7 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/workload"
 	"github.com/ganglion-mesh/ganglion/workload/output"
+	"github.com/ganglion-mesh/ganglion/workload/program"
 )
 
 // account is whom a copy runs as; nil is the agent's own user.
@@ -164,4 +165,13 @@ func (u *users) record(app string, uid uint32) error {
 	}
 	u.taken[uid] = true
 	return nil
+}
+
+// explain tells what is wrong with a start that failed.
+func (p *prepared) explain(err error) error {
+	who := "the agent's user"
+	if p.user != nil {
+		who = fmt.Sprintf("user %d", p.user.uid)
+	}
+	return program.Attempt{ID: p.spec.ID, Path: p.path, Dir: p.dir, Who: who}.Explain(err)
 }

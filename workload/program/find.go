@@ -1,5 +1,6 @@
-// Package program is what drivers share about a copy's program: how it is found,
-// and what is wrong when it cannot be.
+// Package program is what the drivers and the keeper share about a copy's program
+// on Linux: how it is found and what is wrong when it cannot be, how a thread
+// that starts it is confined, and how what it has started is seen and ended.
 package program
 
 import (
