@@ -15,6 +15,7 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/events"
+	"github.com/ganglion-mesh/ganglion/intent"
 )
 
 func TestReplayIsMergedByTime(t *testing.T) {
@@ -158,10 +159,12 @@ func TestStreamTellsWhereItBegins(t *testing.T) {
 // TestLeave: the host's word reaches the leader, and its answer comes back.
 func TestLeave(t *testing.T) {
 	hosts := startMesh(t, 3)
-	hosts[0].apply(t, sleeper("web", 3))
+	web := sleeper("web", 3)
+	web.Update.HealthyFor = intent.Duration(100 * time.Millisecond)
+	hosts[0].apply(t, web)
 	hosts[0].awaitReady(t, "web", 3)
 	for _, h := range []*host{hosts[2], hosts[0]} { // the second may lead
-		ctx, cancel := context.WithTimeout(t.Context(), 75*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		if err := h.Post(ctx, "/v1/leave", nil, nil, nil); err != nil {
 			t.Fatal(err)

@@ -35,7 +35,7 @@ type voterKeeper struct {
 }
 
 // retire takes note that a host is leaving: it gets no vote any more and is
-// taken out of the quorum. It says so again and again until it is out, so that
+// taken out of the quorum at once. It says so again and again until it is out, so that
 // every leader knows, and a leave that was given up is forgotten.
 func (k *voterKeeper) retire(host string, now time.Time) {
 	k.mu.Lock()
@@ -84,7 +84,7 @@ func (k *voterKeeper) candidates(state *topology.State, now time.Time) []consens
 	for _, h := range state.Hosts() {
 		m, known := members[h.Name]
 		r, _, reported := k.obs.last(h.Name, now)
-		if reported && r.Voter == "never" || k.isRetiring(h.Name, now) {
+		if reported && r.Voter == "never" {
 			continue
 		}
 		out = append(out, consensus.Candidate{
@@ -92,7 +92,7 @@ func (k *voterKeeper) candidates(state *topology.State, now time.Time) []consens
 			Addr:  m.Tags[tagMesh],
 			Host:  h.Name,
 			Alive: known && m.Status == gossip.StatusAlive && m.Tags[tagHostID] == h.ID && h.Drain == topology.DrainNone,
-			Since: m.Since,
+			Since: m.Since, Leaving: k.isRetiring(h.Name, now),
 		})
 	}
 	return out

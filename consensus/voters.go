@@ -24,6 +24,10 @@ type Candidate struct {
 	Host  string    // unique name of the host
 	Alive bool      // by gossip
 	Since time.Time // since when Alive has had its value, on the caller's clock
+	// Leaving says that the host itself wants out, and waits for it. It counts for
+	// nothing any more, and as there is nothing to find out about it, it is
+	// replaced or let go without the patience that one gone silent is given.
+	Leaving bool
 }
 
 // StepKind says what a Step does.
@@ -103,16 +107,22 @@ func (m member) aliveFor(now time.Time, d time.Duration) bool {
 
 // ready says that it may be promoted now.
 func (m member) ready(now time.Time) bool {
-	return !m.voter && m.heard() && m.synced && m.lag <= caughtUpLag && m.aliveFor(now, 0)
+	return !m.voter && !m.leaving() && m.heard() && m.synced && m.lag <= caughtUpLag && m.aliveFor(now, 0)
 }
 
-// lost says that it needs a replacement: gossip and the leader's own contact
-// agree that it is gone, or the roster has not named it for a while. The leader
-// itself is lost in the second way alone: with the only vote it can hand over to
+// leaving says that its host wants out.
+func (m member) leaving() bool { return m.cand != nil && m.cand.Leaving }
+
+// lost says that it needs a replacement: it wants out, gossip and the leader's own
+// contact agree that it is gone, or the roster has not named it for a while. The
+// leader itself is not lost to gossip: with the only vote it can hand over to
 // nobody until another has one.
 func (m member) lost(now time.Time, stability time.Duration) bool {
 	if m.cand == nil {
 		return m.unlisted >= stability
+	}
+	if m.cand.Leaving {
+		return true
 	}
 	return !m.self && !m.cand.Alive && now.Sub(m.cand.Since) >= stability && m.silence >= stability
 }
@@ -142,6 +152,7 @@ type ballot struct {
 	healthy int // voters that answer
 	living  int // voters not lost
 	waiting int // non-voters not lost
+	leaving int // voters that want out
 }
 
 func newBallot(e electorate) ballot {
@@ -154,7 +165,9 @@ func newBallot(e electorate) ballot {
 	})
 	for i := range b.candidates {
 		c := &b.candidates[i]
-		hosts[c.Host] = true
+		if !c.Leaving {
+			hosts[c.Host] = true
+		}
 		if c.ID != "" {
 			byID[c.ID] = c
 		}
@@ -186,6 +199,9 @@ func (b *ballot) count(m member) {
 		if m.heard() {
 			b.healthy++
 		}
+		if m.leaving() {
+			b.leaving++
+		}
 		if !lost {
 			b.living++
 		}
@@ -197,7 +213,7 @@ func (b *ballot) count(m member) {
 // planVoters is the voter policy. It is pure: the same electorate, in any
 // order, gives the same plan. Its rules, in order of precedence:
 //
-//   - a leader that is off the roster hands over;
+//   - a leader that leaves, or is off the roster, hands over;
 //   - an id whose address now belongs to another server is removed: its disk is
 //     gone, and the address is needed;
 //   - surplus voters are demoted, lost ones first, and surplus or lost
@@ -205,7 +221,7 @@ func (b *ballot) count(m member) {
 //   - below the target, ready non-voters are promoted at once, two together if
 //     the number of voters is odd, so that it stays odd;
 //   - a lost voter is demoted only after a caught-up and stable replacement was
-//     promoted;
+//     promoted; one that leaves by its own will is replaced by a caught-up one;
 //   - no demotion leaves fewer answering voters than the quorum that was, unless
 //     the mesh has shrunk so far that the target itself is smaller.
 func planVoters(e electorate) VoterPlan {
@@ -214,7 +230,7 @@ func planVoters(e electorate) VoterPlan {
 	if len(b.candidates) == 0 || !b.hasSelf() {
 		return plan // an empty list means a caller that knows nothing, not a mesh of nobody
 	}
-	for _, rule := range []func() Step{b.handOver, b.supersede, b.readdress, b.demote, b.promote, b.replace, b.remove, b.add} {
+	for _, rule := range []func() Step{b.handOver, b.supersede, b.readdress, b.release, b.demote, b.promote, b.replace, b.remove, b.add} {
 		if plan.Step = rule(); plan.Step.Kind != StepNone {
 			break
 		}
@@ -229,12 +245,16 @@ func (b *ballot) hasSelf() bool {
 
 func (b *ballot) handOver() Step {
 	i := slices.IndexFunc(b.members, func(m member) bool { return m.self })
-	if m := b.members[i]; m.cand != nil || m.unlisted < b.stability {
-		return Step{}
+	why := "the leader's host leaves"
+	if self := b.members[i]; !self.leaving() {
+		if self.cand != nil || self.unlisted < b.stability {
+			return Step{}
+		}
+		why = "the leader's host is no longer on the roster"
 	}
 	for _, m := range b.members {
-		if m.voter && !m.self && m.heard() && m.aliveFor(b.now, 0) {
-			return Step{Kind: StepTransfer, Servers: []string{m.id}, Addrs: []string{m.addr}, Why: "the leader's host is no longer on the roster"}
+		if m.voter && !m.self && !m.leaving() && m.heard() && m.aliveFor(b.now, 0) {
+			return Step{Kind: StepTransfer, Servers: []string{m.id}, Addrs: []string{m.addr}, Why: why}
 		}
 	}
 	return Step{}
@@ -277,6 +297,15 @@ func (b *ballot) readdress() Step {
 	return Step{}
 }
 
+// release takes a server off that leaves and has no vote. It comes before the
+// steps that are held for a while.
+func (b *ballot) release() Step {
+	if m, ok := b.find(func(m member) bool { return !m.voter && !m.self && m.leaving() }); ok {
+		return Step{Kind: StepRemove, Servers: []string{m.id}, Why: "it leaves, and has no vote"}
+	}
+	return Step{}
+}
+
 // demote takes the vote from a surplus voter. An even number of voters bears
 // no more failures than one less, so there a lost voter goes in any case.
 func (b *ballot) demote() Step {
@@ -296,7 +325,7 @@ func (b *ballot) demote() Step {
 				continue
 			}
 			if lost(m) {
-				return Step{Kind: StepDemote, Servers: []string{m.id}, Why: "it is lost, and the others are enough"}
+				return Step{Kind: StepDemote, Servers: []string{m.id}, Why: "it is lost or leaves, and the others are enough"}
 			}
 			if b.voters > b.target {
 				return Step{Kind: StepDemote, Servers: []string{m.id}, Hold: b.stability,
@@ -354,8 +383,8 @@ func (b *ballot) replace() Step {
 		return Step{}
 	}
 	for _, m := range b.members {
-		if m.ready(b.now) && m.steady >= b.stability && m.aliveFor(b.now, b.stability) {
-			return Step{Kind: StepPromote, Servers: []string{m.id}, Addrs: []string{m.addr}, Why: "replaces a lost voter"}
+		if m.ready(b.now) && m.steady >= b.patience() && m.aliveFor(b.now, b.patience()) {
+			return Step{Kind: StepPromote, Servers: []string{m.id}, Addrs: []string{m.addr}, Why: "replaces a voter that is lost or leaves"}
 		}
 	}
 	return Step{}
@@ -378,10 +407,10 @@ func (b *ballot) remove() Step {
 }
 
 // patience is how long a host must have been alive to become a server: none
-// while below the target, some when a voter is to be replaced, since that may
-// come back by itself.
+// while below the target, also as it will be without those that leave, some when
+// a voter is to be replaced that may come back by itself.
 func (b *ballot) patience() time.Duration {
-	if b.voters < b.target {
+	if b.voters-b.leaving < b.target {
 		return 0
 	}
 	return b.stability
@@ -391,7 +420,7 @@ func (b *ballot) patience() time.Duration {
 func (b *ballot) missing() int { return b.target - b.living - b.waiting }
 
 func (b *ballot) addable(c Candidate) bool {
-	return c.ID != "" && c.Alive && c.Addr != "" && !b.isMember(c.ID) && b.now.Sub(c.Since) >= b.patience()
+	return c.ID != "" && c.Alive && !c.Leaving && c.Addr != "" && !b.isMember(c.ID) && b.now.Sub(c.Since) >= b.patience()
 }
 
 func (b *ballot) add() Step {
@@ -429,14 +458,14 @@ func (b *ballot) startStop() (start, stop []string) {
 	}
 	slices.SortStableFunc(idle, func(x, y Candidate) int { return b.worth(y) - b.worth(x) })
 	for _, c := range idle {
-		if want > 0 && c.Alive {
+		if want > 0 && c.Alive && !c.Leaving {
 			want--
 		} else {
 			stop = append(stop, c.Host)
 		}
 	}
 	for _, c := range b.candidates {
-		if want > 0 && c.ID == "" && c.Alive && b.now.Sub(c.Since) >= b.patience() {
+		if want > 0 && c.ID == "" && c.Alive && !c.Leaving && b.now.Sub(c.Since) >= b.patience() {
 			start = append(start, c.Host)
 			want--
 		}

@@ -34,6 +34,7 @@ type modelHost struct {
 	alive  bool
 	turned time.Time // when alive changed
 	gone   bool      // off the roster, for good
+	says   bool      // that it leaves, for as long as it is alive
 	joined time.Time // when its server came into the configuration
 }
 
@@ -132,8 +133,8 @@ func (w *world) electorate() electorate {
 	e := electorate{self: w.leader, now: w.now, stability: stable, servers: slices.Clone(w.conf), contacts: map[string]contact{}}
 	listed := map[string]bool{}
 	for _, h := range w.hosts {
-		if !h.gone {
-			e.candidates = append(e.candidates, Candidate{ID: h.id, Addr: h.addr, Host: h.name, Alive: h.alive, Since: h.turned})
+		if leaving := h.gone && h.says && h.alive; leaving || !h.gone {
+			e.candidates = append(e.candidates, Candidate{ID: h.id, Addr: h.addr, Host: h.name, Alive: h.alive, Since: h.turned, Leaving: leaving})
 			listed[h.id] = true
 		}
 	}
@@ -317,6 +318,7 @@ func TestVoterPolicyKeepsItsRules(t *testing.T) {
 				h := w.pick(t, "leave", func(h *modelHost) bool { return !h.gone && w.canLose(h) && w.roster() > 1 })
 				h.gone = true
 				if rapid.Bool().Draw(t, "its agent runs on") {
+					h.says = rapid.Bool().Draw(t, "it says so")
 					return
 				}
 				h.turn(false, w.now)
@@ -416,6 +418,18 @@ func (e electorate) kill(i int, ago time.Duration) electorate {
 	return e
 }
 
+func (e electorate) leave(i int) electorate {
+	e.candidates[i-1].Leaving = true
+	return e
+}
+
+// fresh says that the server of host i has just come up.
+func (e electorate) fresh(i int) electorate {
+	e.candidates[i-1].Since = e.now
+	e.contacts[e.candidates[i-1].ID] = contact{synced: true}
+	return e
+}
+
 // shrunk is a mesh of three of which one host has left a while ago and still
 // answers, and another has just died: its vote has to go first, because the
 // leader alone is no quorum of two.
@@ -448,6 +462,13 @@ func TestVoterPolicySteps(t *testing.T) {
 		{"dead, nobody to replace it", hostsOf(3, 3, 3).kill(3, time.Hour), " []"},
 		{"two hosts left of three", hostsOf(2, 2, 2), "demote [s2]"},
 		{"no vote, not needed", hostsOf(2, 2, 1), "remove [s2]"},
+		{"one of three leaves", hostsOf(3, 3, 3).leave(3), "demote [s3]"},
+		{"demoted, it leaves", hostsOf(3, 3, 2).leave(3), "remove [s3]"},
+		{"one of two leaves and leads", hostsOf(2, 2, 2).leave(1), "transfer [s2]"},
+		{"the only voter leaves", hostsOf(2, 1, 1).leave(1), "add [s2]"},
+		{"its heir is caught up", hostsOf(2, 2, 1).fresh(2).leave(1), "promote [s2]"},
+		{"one of four leaves, with a spare", hostsOf(4, 4, 3).fresh(4).leave(2), "promote [s4]"},
+		{"all leave", hostsOf(2, 2, 2).leave(1).leave(2), "demote [s2]"},
 	} {
 		p := planVoters(c.e)
 		if got := fmt.Sprintf("%s %v", p.Step.Kind, p.Step.Servers); got != c.want {
