@@ -101,8 +101,8 @@ func (s *server) postApply(r *http.Request, body []byte) (any, error) {
 		return nil, err
 	}
 	put := topology.PutIntents{Intents: in, Set: req.Set, Prune: req.Prune, Expect: map[string]uint64{}}
-	preview := topology.Plan(state, s.observations(state), &put, nil, nil)
-	resp := api.ApplyResponse{Revision: state.Revision(), Changes: preview.Changes, Versions: map[string]string{}}
+	changes := append([]intent.Change{}, topology.Changes(state, put)...)
+	resp := api.ApplyResponse{Revision: state.Revision(), Changes: changes, Versions: map[string]string{}}
 	for _, app := range in.Apps {
 		put.Expect[app.Name] = 0
 		if old, ok := state.App(app.Name); ok {
@@ -110,7 +110,7 @@ func (s *server) postApply(r *http.Request, body []byte) (any, error) {
 		}
 		resp.Versions[app.Name] = app.Version()
 	}
-	if len(preview.Changes) == 0 && !haltedBefore(state, in) {
+	if len(changes) == 0 && !haltedBefore(state, in) {
 		return resp, nil // nothing to commit
 	}
 	res, err := s.commit(r, topology.Command{PutIntents: &put})
@@ -118,7 +118,7 @@ func (s *server) postApply(r *http.Request, body []byte) (any, error) {
 		return nil, err
 	}
 	resp.Revision = res.Revision
-	for _, c := range preview.Changes {
+	for _, c := range changes {
 		s.teller.intent(c, res.Revision)
 	}
 	return resp, nil
@@ -131,36 +131,6 @@ func haltedBefore(state *topology.State, in intent.Intents) bool {
 		old, ok := state.App(a.Name)
 		return ok && old.Rollout.Halted
 	})
-}
-
-// postPlan tells what apply would change, or the loss or drain of hosts.
-func (s *server) postPlan(r *http.Request, body []byte) (any, error) {
-	var req api.ApplyRequest
-	if err := decode(body, &req); err != nil {
-		return nil, err
-	}
-	in, err := checkIntents(req.Intents)
-	if err != nil {
-		return nil, err
-	}
-	state, err := s.settled(r.Context())
-	if err != nil {
-		return nil, err
-	}
-	for _, host := range slices.Concat(req.Lose, req.Drain) {
-		if _, ok := state.Host(host); !ok {
-			return nil, api.Errorf(api.CodeNotFound, "plan: no host %q in mesh %s (ganglion hosts)", host, state.MeshName())
-		}
-	}
-	var put *topology.PutIntents
-	if len(in.Apps) > 0 || req.Prune {
-		put = &topology.PutIntents{Intents: in, Set: req.Set, Prune: req.Prune}
-	}
-	preview := topology.Plan(state, s.observations(state), put, req.Lose, req.Drain)
-	if preview.Err != nil {
-		return nil, api.Errorf(rejectionCode(preview.Err), "%v", preview.Err)
-	}
-	return preview, nil
 }
 
 // deleteApp removes an app. That its copies are gone shows in its status.

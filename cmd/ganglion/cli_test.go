@@ -123,6 +123,19 @@ func TestPlanCodes(t *testing.T) {
 	change := `{"changes":[{"op":"add","kind":"app","name":"web","fields":[]}],"moves":[],"unplaced":[]}`
 	move := `{"changes":[],"moves":[{"copy":"web/0","from":"h1","to":"h2","reason":"lost"}],"unplaced":[]}`
 	stuck := `{"changes":[],"moves":[],"unplaced":[{"copy":"web/0","reason":"no room"}]}`
+	held := `{"changes":[],"moves":[],"unplaced":[],"down":[{"copy":"web/0","host":"h1","reason":"too many"}],"held":"2 of 3 hosts","converged":true,"steps":1,
+		"if_removed":{"moves":[{"copy":"web/0","from":"h1","to":"h3","reason":"removed"}],"converged":true,"steps":4,"paced":true,
+		"capacity":[{"host":"h3","state":"up","before":1,"copies":2,"cpu":4,"cpu_free":1.5,"memory":8589934592,"memory_free":4294967296,"ports":10,"ports_free":8}]}}`
+	heldText := `DOWN   ON  WHY
+web/0  h1  too many
+so large a change was rehearsed all at once: what competes for the same room may end otherwise
+held: 2 of 3 hosts
+nothing would move by itself; if those hosts were removed from the mesh:
+MOVES  FROM  TO  WHY
+web/0  h1    h3  removed
+HOST  STATE  COPIES  FREE CPU  FREE MEMORY       FREE PORTS
+h3    up     1 → 2   1.5 of 4  4.0GiB of 8.0GiB  8 of 10
+`
 	for _, tc := range []struct {
 		name, answer string
 		args         []string
@@ -133,6 +146,7 @@ func TestPlanCodes(t *testing.T) {
 		{"changes", change, []string{"plan", "testdata/web.hcl"}, 2, "+ app web\n"},
 		{"moves", move, []string{"plan", "--lose", "h1"}, 2, "MOVES  FROM  TO  WHY\nweb/0  h1    h2  lost\n"},
 		{"stuck anyway", stuck, []string{"plan", "testdata/web.hcl"}, 0, "NO PLACE FOR  WHY\nweb/0         no room\n"},
+		{"held", held, []string{"plan", "--lose", "h1", "--lose", "h2"}, 2, heldText},
 		{"stuck by it", stuck, []string{"plan", "--drain", "h1"}, 2, "NO PLACE FOR  WHY\nweb/0         no room\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -151,7 +165,19 @@ func TestPlanJSONHasEveryList(t *testing.T) {
 	f := newFakeAgent(t)
 	f.answer("POST /v1/plan", map[string]any{})
 	got := f.run("plan", "--lose", "h1", "-o", "json")
-	want(t, "json", got.out, "{\n  \"changes\": [],\n  \"moves\": [],\n  \"unplaced\": []\n}\n")
+	want(t, "json", got.out, strings.NewReplacer("'", `"`).Replace(`{
+  'changes': [],
+  'moves': [],
+  'unplaced': [],
+  'placed': [],
+  'ended': [],
+  'down': [],
+  'capacity': [],
+  'converged': false,
+  'steps': 0,
+  'paced': false
+}
+`))
 }
 
 func TestDestroyingAsks(t *testing.T) {

@@ -3,13 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
-	"github.com/ganglion-mesh/ganglion/intent"
 )
 
 // errChanges ends a plan that found changes. It prints nothing.
@@ -20,7 +18,12 @@ func (c *cli) planCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "plan [PATH]", Short: "Show what apply, or the loss or drain of hosts, would change",
 		Long: `Shows as a diff what apply PATH would change, and with --lose and --drain what
-would move if those hosts were lost or drained, and what could not be placed.
+would move if those hosts were lost or drained, what could not be placed and
+why, what would be down, and what would be left on each host. With PATH too, all
+of it is supposed at once. Nothing is changed.
+
+The mesh is rehearsed on paper until it comes to rest, by the same decisions that
+the leader makes: hosts that are up do what they are told, new copies are well.
 
 Exit code: 0 nothing would change, 2 something would, 1 error.`,
 		Args: args(cobra.MaximumNArgs(1)),
@@ -38,15 +41,23 @@ Exit code: 0 nothing would change, 2 something would, 1 error.`,
 		if f.json() {
 			err = c.printJSON(preview)
 		} else {
-			c.printPreview(preview)
+			c.printPreview(preview, len(req.Lose)+len(req.Drain) > 0, f.wide())
 		}
-		hosts := len(req.Lose)+len(req.Drain) > 0
-		if err == nil && (len(preview.Changes)+len(preview.Moves) > 0 || hosts && len(preview.Unplaced) > 0) {
+		if err == nil && changes(preview, req) {
 			err = &exitError{exitChanges, errChanges}
 		}
 		return err
 	}
 	return cmd
+}
+
+// changes tells whether what was asked about would change anything.
+func changes(p topology.Preview, req api.ApplyRequest) bool {
+	if len(p.Changes)+len(p.Moves) > 0 {
+		return true
+	}
+	hosts := len(req.Lose)+len(req.Drain) > 0
+	return hosts && (len(p.Unplaced)+len(p.Placed)+len(p.Ended)+len(p.Down) > 0 || p.IfRemoved != nil)
 }
 
 // plan asks the leader for a preview.
@@ -70,37 +81,20 @@ func (c *cli) plan(ctx context.Context, req api.ApplyRequest, args []string) (to
 		}
 	}
 	err := c.post(ctx, "/v1/plan", req, &preview)
-	if preview.Changes == nil {
-		preview.Changes = []intent.Change{}
-	}
-	if preview.Moves == nil {
-		preview.Moves = []topology.Move{}
-	}
-	if preview.Unplaced == nil {
-		preview.Unplaced = []topology.Unplaced{}
-	}
+	// An agent of another release may leave out what this one knows.
+	full(&preview.Changes)
+	full(&preview.Moves)
+	full(&preview.Unplaced)
+	full(&preview.Placed)
+	full(&preview.Ended)
+	full(&preview.Down)
+	full(&preview.Capacity)
 	return preview, err
 }
 
-func (c *cli) printPreview(p topology.Preview) {
-	if len(p.Changes) > 0 || len(p.Moves)+len(p.Unplaced) == 0 {
-		c.printChanges(p.Changes)
-	}
-	if len(p.Moves) > 0 {
-		t := newTable("MOVES", "FROM", "TO", "WHY")
-		for _, m := range p.Moves {
-			t.row(m.Copy.String(), m.From, m.To, oneLine(m.Reason))
-		}
-		c.printTable(t)
-	}
-	if len(p.Unplaced) > 0 {
-		t := newTable("NO PLACE FOR", "WHY")
-		for _, u := range p.Unplaced {
-			t.row(u.Copy.String(), oneLine(u.Reason))
-		}
-		c.printTable(t)
-	}
-	if p.Held != "" {
-		fmt.Fprintln(c.out, "held: "+oneLine(p.Held))
+// full makes a list that is absent an empty one: scripts want no null.
+func full[T any](list *[]T) {
+	if *list == nil {
+		*list = []T{}
 	}
 }

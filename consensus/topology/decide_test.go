@@ -275,7 +275,7 @@ func TestOtherKindsAreNotPlaced(t *testing.T) {
 func TestPlanForetells(t *testing.T) {
 	w, obs := ten(t)
 	before := string(snapshot(t, w.state))
-	p := Plan(w.state, obs, nil, []string{"h1"}, []string{"h2"})
+	p := Plan(w.state, obs, WhatIf{Lose: []string{"h1"}, Drain: []string{"h2"}})
 	if len(p.Moves) != 2 || p.Err != nil || len(p.Unplaced) != 0 {
 		t.Fatalf("%+v", p)
 	}
@@ -291,7 +291,7 @@ func TestPlanForetells(t *testing.T) {
 		}
 	}
 	put := &PutIntents{Intents: intent.Intents{Apps: []intent.App{app("web", 12, func(a *intent.App) { a.Resources.Memory = 100 * intent.GiB })}}}
-	p = Plan(w.state, obs, put, nil, nil)
+	p = Plan(w.state, obs, WhatIf{Put: put})
 	if len(p.Changes) != 1 || p.Changes[0].Op != "change" || len(p.Unplaced) == 0 {
 		t.Errorf("%+v", p)
 	}
@@ -310,7 +310,7 @@ func TestPlanForetells(t *testing.T) {
 		}
 	}
 	put.Expect = map[string]uint64{"web": 1}
-	if p = Plan(w.state, obs, put, nil, nil); p.Err == nil || p.Err.Kind != RejectConflict {
+	if p = Plan(w.state, obs, WhatIf{Put: put}); p.Err == nil || p.Err.Kind != RejectConflict {
 		t.Errorf("%+v", p.Err)
 	}
 }

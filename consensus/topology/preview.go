@@ -1,52 +1,104 @@
 package topology
 
 import (
-	"maps"
-	"time"
+	"fmt"
 
 	"github.com/ganglion-mesh/ganglion/intent"
 )
 
-// Preview is what would change, on paper.
-type Preview struct {
-	Changes  []intent.Change `json:"changes"`
-	Moves    []Move          `json:"moves"`
-	Unplaced []Unplaced      `json:"unplaced"`
-	Held     string          `json:"held,omitempty"` // why nothing would move although hosts are lost
-	Err      *Rejected       `json:"-"`              // put, or a host to drain, would be refused
+// WhatIf is a question: what would come of declaring Put (nil: nothing), of
+// losing hosts and of draining hosts, all at once.
+type WhatIf struct {
+	Put   *PutIntents
+	Lose  []string
+	Drain []string
 }
 
-// Plan tells what would come of declaring put (nil: nothing), of losing hosts
-// and of draining hosts: it applies them to a copy of the state and lets the
-// same decisions run until there are none left, as if every copy started at
-// once and was well.
-func Plan(s *State, obs Observations, put *PutIntents, lose, drain []string) Preview {
-	preview := Preview{Changes: []intent.Change{}, Moves: []Move{}, Unplaced: []Unplaced{}}
-	sim := newRehearsal(s, obs)
-	if put != nil {
-		preview.Changes = append(preview.Changes, Changes(s, *put)...)
-		sim.apply(Command{PutIntents: put})
+// Preview is what would change, on paper.
+type Preview struct {
+	Changes []intent.Change `json:"changes"`
+	Outcome
+	Held string `json:"held,omitempty"` // why lost hosts keep their copies; see IfRemoved
+	// IfRemoved is what would come of it if a human removed the hosts in Lose
+	// from the mesh: set where the mesh itself would not move their copies,
+	// because it does not believe so great a loss.
+	IfRemoved *Outcome  `json:"if_removed,omitempty"`
+	Err       *Rejected `json:"-"` // Put, or a host to lose or drain, would be refused
+}
+
+// Outcome is where a mesh on paper comes to rest, beside where it is now.
+type Outcome struct {
+	Moves    []Move     `json:"moves"`
+	Unplaced []Unplaced `json:"unplaced"`
+	Placed   []Placed   `json:"placed"`   // copies that have no host now and get one
+	Ended    []Placed   `json:"ended"`    // copies that have a host now and would be no more
+	Down     []Down     `json:"down"`     // copies that stay where nothing can run
+	Capacity []Capacity `json:"capacity"` // every host of the roster, by name
+	// Converged is false if the decisions had not come to rest after Steps of
+	// them: then the rest is only how far they had come.
+	Converged bool `json:"converged"`
+	Steps     int  `json:"steps"`
+	// Paced is false if the mesh is so large that its updates were not rehearsed
+	// at the pace that users set: what competes for the same room may then end
+	// otherwise.
+	Paced bool `json:"paced"`
+}
+
+// Placed is a copy with its host.
+type Placed struct {
+	Copy CopyKey `json:"copy"`
+	Host string  `json:"host"`
+}
+
+// Down is a copy that stays on a lost host, and why.
+type Down struct {
+	Copy   CopyKey `json:"copy"`
+	Host   string  `json:"host"`
+	Reason string  `json:"reason"`
+}
+
+// Capacity is what a host has, and what is left of it for more copies. Of a host
+// that takes none nothing is left. Ports counts the dynamic ones.
+type Capacity struct {
+	Host       string  `json:"host"`
+	State      string  `json:"state"`  // one of the Capacity… states
+	Before     int     `json:"before"` // copies placed on it now
+	Copies     int     `json:"copies"` // copies placed on it then
+	CPU        float64 `json:"cpu"`    // cores
+	CPUFree    float64 `json:"cpu_free"`
+	Memory     int64   `json:"memory"` // bytes
+	MemoryFree int64   `json:"memory_free"`
+	Ports      int     `json:"ports"`
+	PortsFree  int     `json:"ports_free"`
+}
+
+// The states of a host on paper.
+const (
+	CapacityUp     = "up"
+	CapacityLost   = "lost"   // dead by gossip, or supposed to be
+	CapacitySilent = "silent" // alive by gossip, but the leader does not hear from it
+	CapacityDrain  = "drain"  // being emptied, or empty
+)
+
+// Plan answers w for a mesh in state s that is observed as obs. It puts what w
+// supposes into a copy of both and lets Decide work on it until it has nothing
+// left to do, as if every host that is up did at once what it is told and every
+// new copy were well.
+func Plan(s *State, obs Observations, w WhatIf) Preview {
+	preview := Preview{Changes: []intent.Change{}}
+	if w.Put != nil {
+		preview.Changes = append(preview.Changes, Changes(s, *w.Put)...)
 	}
-	for _, host := range drain {
-		sim.apply(Command{SetDrain: &SetDrain{Host: host, Drain: DrainDraining}})
-	}
-	for _, host := range lose {
-		if _, ok := s.Host(host); !ok {
-			sim.err = reject(RejectUnknown, "lose host %s: there is no such host", host)
-		}
-		sim.lose(host)
-	}
-	if sim.err != nil {
-		preview.Err = sim.err
+	r, err := rehearsed(s, obs, w, nil)
+	if err != nil {
+		preview.Err = err
 		return preview
 	}
-	last := sim.run()
-	preview.Held = last.Held
-	preview.Unplaced = append(preview.Unplaced, last.Unplaced...)
-	for _, before := range s.Placements() {
-		now, ok := sim.state.Placement(before.Key())
-		if ok && now.Host != before.Host {
-			preview.Moves = append(preview.Moves, Move{Copy: before.Key(), From: before.Host, To: now.Host, Reason: sim.reasons[before.Key()]})
+	preview.Outcome, preview.Held = r.outcome(s), r.last.Held
+	if preview.Held != "" && len(w.Lose) > 0 {
+		if r, err := rehearsed(s, obs, w, w.Lose); err == nil {
+			removed := r.outcome(s)
+			preview.IfRemoved = &removed
 		}
 	}
 	return preview
@@ -67,105 +119,133 @@ func Changes(s *State, put PutIntents) []intent.Change {
 	return intent.Diff(old, put.Intents)
 }
 
-// rehearsal is a mesh on paper in which everything works at once.
-type rehearsal struct {
-	state   *State
-	obs     Observations
-	index   uint64
-	reasons map[CopyKey]string
-	err     *Rejected
-}
-
-func newRehearsal(s *State, obs Observations) *rehearsal {
-	r := &rehearsal{state: s, obs: obs, index: s.revision, reasons: map[CopyKey]string{}}
-	r.obs.Settled = true
-	r.obs.Hosts = maps.Clone(obs.Hosts)
-	return r
-}
-
-func (r *rehearsal) apply(c Command) {
-	r.index++
-	next, result := r.state.Apply(r.index, c)
-	if result.Err != nil && r.err == nil {
-		r.err = result.Err
+// outcome compares where the rehearsal came to rest with the state it began in.
+func (r *rehearsal) outcome(began *State) Outcome {
+	out := Outcome{
+		Moves: []Move{}, Unplaced: append([]Unplaced{}, r.last.Unplaced...), Placed: []Placed{}, Ended: []Placed{}, Down: []Down{},
+		Converged: r.converged, Steps: r.steps, Paced: r.paced,
 	}
-	r.state = next
-}
-
-func (r *rehearsal) lose(host string) {
-	o := r.obs.Hosts[host]
-	o.Alive, o.DownFor, o.ReportAge = false, 24*time.Hour, 24*time.Hour
-	if r.obs.Hosts == nil {
-		r.obs.Hosts = map[string]HostObs{}
+	missed := map[CopyKey]bool{}
+	for _, u := range r.last.Unplaced {
+		missed[u.Copy] = true
 	}
-	r.obs.Hosts[host] = o
-}
-
-// run decides and applies until nothing is left to do, and returns the last
-// decision. It ends in any case: decisions that chase each other would be a
-// defect, and a preview must not hang on one.
-func (r *rehearsal) run() Decision {
-	r.allAtOnce()
-	for range 10_000 {
-		r.work()
-		d := Decide(r.state, r.obs)
-		before := r.state
-		for _, c := range d.Commands {
-			r.apply(c)
-			if r.state != before && c.Place != nil {
-				break // decide again at the new revision
-			}
-		}
-		for _, m := range d.Moves {
-			r.reasons[m.Copy] = m.Reason
-		}
-		if r.state == before {
-			return d
+	out.Unplaced = append(out.Unplaced, r.stuck(missed)...)
+	for before := range values(began.copies) {
+		key := before.Key()
+		now, ok := r.state.copies.Get(copyKey(key))
+		switch {
+		case ok && now.Host != before.Host:
+			out.Moves = append(out.Moves, Move{Copy: key, From: before.Host, To: now.Host, Reason: r.reason(key, before.Host)})
+		case !ok && !missed[key]:
+			out.Ended = append(out.Ended, Placed{key, before.Host})
 		}
 	}
-	return Decide(r.state, r.obs)
+	for now := range values(r.state.copies) {
+		if _, had := began.copies.Get(copyKey(now.Key())); !had {
+			out.Placed = append(out.Placed, Placed{now.Key(), now.Host})
+		}
+	}
+	out.Down = append(out.Down, r.down(missed)...)
+	out.Capacity = r.capacity(began)
+	return out
 }
 
-// allAtOnce lifts the pace of updates: it does not matter where copies end.
-func (r *rehearsal) allAtOnce() {
-	var quick []intent.App
-	for _, a := range r.state.Apps() {
-		spec := a.Spec
-		spec.Update.Parallel = max(spec.Copies(), r.state.hosts.Len(), 1)
-		quick = append(quick, spec)
-	}
-	for _, spec := range quick {
-		e, _ := r.state.apps.Get([]byte(spec.Name))
-		next := *e
-		next.Spec = spec
-		state := *r.state
-		state.apps = insert(state.apps, spec.Name, &next)
-		r.state = &state
-	}
-}
-
-// work lets every host that is up do at once what its slice says.
-func (r *rehearsal) work() {
+// stuck lists the copies that came to rest on a host that is being emptied
+// without having been found no place for: they wait for others.
+func (r *rehearsal) stuck(missed map[CopyKey]bool) (list []Unplaced) {
 	for _, h := range r.state.Hosts() {
-		o, ok := r.obs.Hosts[h.Name]
-		if !ok || !o.Alive {
+		if h.Drain == DrainNone || !r.obs.Hosts[h.Name].Alive {
 			continue
 		}
-		old := o.Copies
-		o.Copies = map[CopyKey]CopyObs{}
 		for p := range prefixed(r.state.onHost, h.Name) {
-			o.Copies[p.Key()] = rehearsed(p, old[p.Key()])
+			if !missed[p.Key()] {
+				list = append(list, Unplaced{p.Key(), fmt.Sprintf("stays on %s although host %s is being emptied: too few other copies of %s would be well for it to stop", h.Name, h.Name, p.App)})
+			}
 		}
-		r.obs.Hosts[h.Name] = o
+	}
+	return list
+}
+
+func (r *rehearsal) reason(key CopyKey, from string) string {
+	if r.removed[from] {
+		return "host " + from + " is removed"
+	}
+	return r.reasons[key]
+}
+
+// down lists the copies that came to rest where nothing runs, those aside that
+// users have stopped or that were found no place for.
+func (r *rehearsal) down(missed map[CopyKey]bool) (list []Down) {
+	for _, h := range r.state.Hosts() {
+		if r.obs.Hosts[h.Name].Alive {
+			continue
+		}
+		for p := range prefixed(r.state.onHost, h.Name) {
+			app, _ := r.state.apps.Get([]byte(p.App))
+			if p.Stopped && p.Leaving == "" || missed[p.Key()] {
+				continue
+			}
+			list = append(list, Down{p.Key(), h.Name, r.whyDown(app, h.Name)})
+		}
+	}
+	return list
+}
+
+func (r *rehearsal) whyDown(app *appEntry, host string) string {
+	switch {
+	case app.Spec.PerHost:
+		return "it is the copy of host " + host
+	case app.Spec.Disconnect.Policy == intent.DisconnectKeep:
+		return fmt.Sprintf("%s says disconnect = keep: it waits for host %s", app.Spec.Name, host)
+	case r.last.Held != "":
+		return "nothing moves by itself: too many hosts are lost at once"
+	default:
+		return "it stays on host " + host
 	}
 }
 
-func rehearsed(p *Placement, before CopyObs) CopyObs {
-	if p.Stopped {
-		return CopyObs{Version: p.Version, Generation: p.Generation, State: CopyStopped}
+// capacity counts what is left on every host.
+func (r *rehearsal) capacity(began *State) []Capacity {
+	p := newPlanner(r.state, r.obs)
+	list := make([]Capacity, 0, len(p.rooms))
+	for _, room := range p.rooms {
+		first, last := max(1, room.obs.PortMin), min(65535, room.obs.PortMax)
+		c := Capacity{
+			Host: room.Name, State: room.paperState(), Copies: room.copies,
+			CPU: room.obs.CPU, Memory: room.obs.Memory, Ports: max(0, last-first+1),
+		}
+		for range prefixed(began.onHost, room.Name) {
+			c.Before++
+		}
+		if c.State == CapacityUp {
+			c.CPUFree = max(0, room.obs.CPU-room.cpu)
+			c.MemoryFree = room.freeMemory()
+			c.PortsFree = c.Ports
+			for port := range room.ports {
+				if port >= first && port <= last {
+					c.PortsFree--
+				}
+			}
+			for _, port := range room.obs.Ports {
+				if _, ours := room.ports[port]; !ours && port >= first && port <= last {
+					c.PortsFree--
+				}
+			}
+		}
+		list = append(list, c)
 	}
-	if before.Generation == p.Generation && before.Failed {
-		return before // what is known to fail would not be mended by a plan
+	return list
+}
+
+func (r *room) paperState() string {
+	switch {
+	case !r.obs.Alive:
+		return CapacityLost
+	case r.Drain != DrainNone:
+		return CapacityDrain
+	case !r.fresh:
+		return CapacitySilent
+	default:
+		return CapacityUp
 	}
-	return CopyObs{Version: p.Version, Generation: p.Generation, State: CopyRunning, Ready: true, ReadyFor: intent.MaxSpan.Std()}
 }

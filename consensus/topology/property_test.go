@@ -159,7 +159,7 @@ func TestAnythingGoes(t *testing.T) {
 			}
 			Status(s, obs)
 			Explain(s, obs, CopyKey{"a", 0})
-			Plan(s, obs, nil, []string{"a"}, []string{"b"})
+			Plan(s, obs, WhatIf{Lose: []string{"a"}, Drain: []string{"b"}})
 		}
 		checkInvariants(t, s)
 		data := snapshot(t, s)

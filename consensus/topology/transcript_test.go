@@ -236,7 +236,7 @@ func (st *story) plan(line string, opts map[string]string) {
 		words := strings.Fields(what)
 		put = &PutIntents{Intents: intent.Intents{Apps: []intent.App{st.declared(words[0], opts)}}}
 	}
-	p := Plan(st.state, st.observe(), put, list(opts["lose"]), list(opts["drain"]))
+	p := Plan(st.state, st.observe(), WhatIf{Put: put, Lose: list(opts["lose"]), Drain: list(opts["drain"])})
 	if p.Err != nil {
 		st.print("refused: %s", p.Err)
 	}

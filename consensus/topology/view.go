@@ -3,6 +3,8 @@ package topology
 import (
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/intent"
@@ -41,7 +43,7 @@ type op struct {
 // room is a host with what is placed on it.
 type room struct {
 	Host
-	index  int // in planner.rooms
+	labels int // rooms with equal labels have equal numbers
 	obs    HostObs
 	fresh  bool // alive by gossip, and its reports arrive
 	copies int  // placed here
@@ -64,7 +66,7 @@ type appPlan struct {
 	grace            time.Duration  // until a silent, dead host's copies are re-placed
 	replace          bool           // whether they are
 	spreads          map[string]int // see spread
-	fits             []*fit         // by room; see fit
+	fits             []*fit         // by room.labels; see fit
 }
 
 // fit is what an app's expressions say about a host's labels.
@@ -73,15 +75,33 @@ type fit struct {
 	prefer  float64
 }
 
-// fit asks the app's expressions about a room, once a decision.
+// fit asks the app's expressions about a room, once a decision for all rooms
+// with equal labels: to ask is what costs most in a large mesh.
 func (a *appPlan) fit(r *room) *fit {
-	for len(a.fits) <= r.index {
+	for len(a.fits) <= r.labels {
 		a.fits = append(a.fits, nil)
 	}
-	if a.fits[r.index] == nil {
-		a.fits[r.index] = &fit{a.refusedBy(r.obs.Labels), a.preferred(r.obs.Labels)}
+	if a.fits[r.labels] == nil {
+		a.fits[r.labels] = &fit{a.refusedBy(r.obs.Labels), a.preferred(r.obs.Labels)}
 	}
-	return a.fits[r.index]
+	return a.fits[r.labels]
+}
+
+// numberLabels gives equal sets of labels equal numbers.
+func (p *planner) numberLabels() {
+	numbers := map[string]int{}
+	for _, r := range p.rooms {
+		var b strings.Builder
+		for _, name := range sortedKeys(r.obs.Labels) {
+			b.WriteString(strconv.Quote(name) + strconv.Quote(r.obs.Labels[name]))
+		}
+		n, ok := numbers[b.String()]
+		if !ok {
+			n = len(numbers)
+			numbers[b.String()] = n
+		}
+		r.labels = n
+	}
 }
 
 // copyPlan is a placed copy with what its host says about it.
@@ -101,12 +121,13 @@ func newPlanner(s *State, obs Observations) *planner {
 	for e := range values(s.hosts) {
 		o := obs.Hosts[e.Name]
 		r := &room{
-			Host: e.Host, index: len(p.rooms), obs: o, fresh: o.Alive && o.Reported && o.ReportAge < reportMissed,
+			Host: e.Host, obs: o, fresh: o.Alive && o.Reported && o.ReportAge < reportMissed,
 			perApp: map[string]int{}, ports: map[int]CopyKey{},
 		}
 		p.rooms = append(p.rooms, r)
 		p.byName[e.Name] = r
 	}
+	p.numberLabels()
 	for e := range values(s.apps) {
 		p.apps = append(p.apps, p.planApp(e))
 	}
