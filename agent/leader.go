@@ -14,7 +14,7 @@ import (
 
 // leaderTick is how often a leader looks again when nothing has changed: ages
 // and deadlines pass without an event.
-const leaderTick = 500 * time.Millisecond
+const leaderTick = time.Second
 
 // leaderLoop is the leader's work on a host with a Raft server: observe,
 // decide, propose. It decides nothing itself; topology.Decide does.
@@ -34,23 +34,21 @@ type leaderLoop struct {
 // run works whenever this host leads, until ctx ends.
 func (l *leaderLoop) run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		node := l.raft.node()
-		if node == nil {
-			if !sleep(ctx, leaderTick) {
-				return nil
+		moved, gossiped := l.raft.changed(), l.pool.Changed()
+		l.obs.members(l.pool.Members(), time.Now())
+		var elected <-chan struct{}
+		if node := l.raft.node(); node != nil {
+			elected = node.Leadership()
+			if st := node.Status(); st.Leader {
+				l.lead(ctx, node, st.Term)
+				continue
 			}
-			l.obs.members(l.pool.Members(), time.Now())
-			continue
-		}
-		if st := node.Status(); st.Leader {
-			l.lead(ctx, node, st.Term)
-			continue
 		}
 		select {
 		case <-ctx.Done():
-		case <-node.Leadership():
-		case <-time.After(leaderTick):
-			l.obs.members(l.pool.Members(), time.Now())
+		case <-moved:
+		case <-gossiped:
+		case <-elected:
 		}
 	}
 	return nil

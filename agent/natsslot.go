@@ -18,9 +18,12 @@ import (
 	"github.com/ganglion-mesh/ganglion/trust"
 )
 
-// natsLook is how often the slot looks whether it should serve, and whom it
-// should be routed to.
-const natsLook = time.Second
+// How often the slot looks whether it should serve: nothing tells a server that
+// waits for its vote that it has got it, or one that has it that it is gone.
+const (
+	natsAwaits = time.Second
+	natsLook   = 5 * time.Second
+)
 
 // natsSlot is the place of this host's embedded NATS server: hosts in the
 // quorum have one, clustered with each other. Nothing but the story depends on
@@ -68,8 +71,9 @@ func (n *natsSlot) run(ctx context.Context) error {
 	var retry backoff
 	warned := ""
 	for ctx.Err() == nil {
+		moved := n.raft.changed()
 		if !n.isVoter() {
-			sleep(ctx, natsLook)
+			n.await(ctx, moved)
 			continue
 		}
 		err := n.serve(ctx)
@@ -83,6 +87,19 @@ func (n *natsSlot) run(ctx context.Context) error {
 		retry.wait(ctx)
 	}
 	return nil
+}
+
+// await waits for what may make this host a voter.
+func (n *natsSlot) await(ctx context.Context, moved <-chan struct{}) {
+	var look <-chan time.Time
+	if n.raft.node() != nil {
+		look = time.After(natsAwaits)
+	}
+	select {
+	case <-ctx.Done():
+	case <-moved:
+	case <-look:
+	}
 }
 
 // serve runs one server until this host leaves the quorum or ctx ends.
@@ -113,9 +130,11 @@ func (n *natsSlot) serve(ctx context.Context) error {
 	defer tick.Stop()
 	routes := n.routes()
 	for n.isVoter() {
+		gossiped := n.pool.Changed()
 		select {
 		case err := <-done:
 			return err
+		case <-gossiped:
 		case <-tick.C:
 		}
 		if now := n.routes(); !slices.Equal(now, routes) {

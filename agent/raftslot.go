@@ -26,11 +26,24 @@ type raftSlot struct {
 	cur    atomic.Pointer[consensus.Node]
 	begin  chan *consensus.Node
 	finish chan chan error
-	onMove func() // told when a server appears or goes
+	onMove func()                        // told when a server appears or goes
+	moved  atomic.Pointer[chan struct{}] // closed when a server appears or goes
 }
 
 func newRaftSlot(dir, addr string, streams func() consensus.StreamLayer, log *slog.Logger) *raftSlot {
-	return &raftSlot{dir: dir, addr: addr, streams: streams, log: log, begin: make(chan *consensus.Node, 1), finish: make(chan chan error), onMove: func() {}}
+	s := &raftSlot{dir: dir, addr: addr, streams: streams, log: log, begin: make(chan *consensus.Node, 1), finish: make(chan chan error), onMove: func() {}}
+	s.moved.Store(new(make(chan struct{})))
+	return s
+}
+
+// changed returns a channel that is closed when a server next appears or goes.
+// Take it, then look at node, then wait.
+func (s *raftSlot) changed() <-chan struct{} { return *s.moved.Load() }
+
+// announce tells everybody that a server has appeared or gone.
+func (s *raftSlot) announce() {
+	close(*s.moved.Swap(new(make(chan struct{}))))
+	s.onMove()
 }
 
 // node returns the Raft server of this host, nil if it has none.
@@ -84,12 +97,12 @@ func (s *raftSlot) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return s.close()
 		case n := <-s.begin:
-			s.onMove()
+			s.announce()
 			ended, err := s.runOne(ctx, n)
 			if !ended {
 				return err
 			}
-			s.onMove()
+			s.announce()
 		}
 	}
 }

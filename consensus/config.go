@@ -20,7 +20,8 @@ const (
 	maxTiming         = 10
 	snapshotsRetained = 2
 	trailingLogs      = 10240
-	commitTimeout     = 250 * time.Millisecond
+	commitTimeout     = 500 * time.Millisecond
+	beatEvery         = 400 * time.Millisecond
 	logCacheEntries   = 512
 	ioTimeout         = 10 * time.Second
 	connectionsPooled = 3
@@ -113,6 +114,10 @@ func (c *Config) defaults() {
 	}
 }
 
+// beat is how often a follower hears from its leader: often enough that
+// one may come late by more than half a timeout.
+func (c *Config) beat() time.Duration { return beatEvery * time.Duration(c.Timing) }
+
 // raftConfig is Raft's own configuration. Pre-vote is on by default; a removed
 // server stays up and says so in Status.
 func (c *Config) raftConfig(id string) *raft.Config {
@@ -120,7 +125,7 @@ func (c *Config) raftConfig(id string) *raft.Config {
 	rc.LocalID = raft.ServerID(id)
 	rc.HeartbeatTimeout *= time.Duration(c.Timing)
 	rc.ElectionTimeout *= time.Duration(c.Timing)
-	rc.LeaderLeaseTimeout *= time.Duration(c.Timing)
+	rc.LeaderLeaseTimeout = rc.HeartbeatTimeout // of beats that are paced; see link.pace
 	// How soon followers hear of a commit when nothing follows it. The default of
 	// 50 ms costs an idle leader more than all else together, and who cannot wait
 	// asks the leader.

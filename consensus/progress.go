@@ -107,6 +107,16 @@ func (p *progress) contact(id string, last, conf uint64) contact {
 	return c
 }
 
+// silence is how long ago a follower last answered this leader.
+func (p *progress) silence(id raft.ServerID) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if f := p.peers[id]; f != nil {
+		return time.Since(f.last)
+	}
+	return time.Since(p.began)
+}
+
 // keep forgets the servers that are not in the configuration any more.
 func (p *progress) keep(ids map[string]bool) {
 	p.mu.Lock()

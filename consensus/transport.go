@@ -26,6 +26,7 @@ type link struct {
 	local    raft.ServerAddress
 	route    func(raft.ServerID, raft.ServerAddress) raft.ServerAddress
 	progress *progress
+	beat     time.Duration // a follower hears from its leader at least so often
 	closed   atomic.Bool
 }
 
@@ -40,7 +41,7 @@ type identified interface{ Identify(raft.ServerID) }
 
 // newLink builds the transport. A network transport starts to accept at once.
 func (n *Node) newLink() (*link, error) {
-	l := &link{local: raft.ServerAddress(n.cfg.Addr), progress: n.progress, route: n.resolve}
+	l := &link{local: raft.ServerAddress(n.cfg.Addr), progress: n.progress, route: n.resolve, beat: n.cfg.beat()}
 	if n.cfg.Transport != nil {
 		l.Transport = n.cfg.Transport
 		if t, ok := n.cfg.Transport.(identified); ok {
@@ -90,11 +91,32 @@ func (l *link) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.
 	if l.closed.Load() {
 		return raft.ErrTransportShutdown
 	}
+	if heartbeat(req) {
+		l.pace(id)
+	}
 	err := l.Transport.AppendEntries(id, l.route(id, to), req, resp)
 	if err == nil {
 		l.progress.heard(id, req, resp)
 	}
 	return err
+}
+
+// heartbeat tells the beats that raft sends beside its replication.
+func heartbeat(req *raft.AppendEntriesRequest) bool {
+	return len(req.Entries) == 0 && req.PrevLogEntry == 0 && req.PrevLogTerm == 0 && req.LeaderCommitIndex == 0
+}
+
+// pace holds a heartbeat back while the follower has just answered anything at
+// all: raft beats up to ten times in a follower's timeout, whatever else it
+// sends, and beats are most of what an idle leader does.
+func (l *link) pace(id raft.ServerID) {
+	for !l.closed.Load() {
+		wait := l.beat - l.progress.silence(id)
+		if wait <= 0 {
+			return
+		}
+		time.Sleep(wait)
+	}
 }
 
 // InstallSnapshot sends a snapshot, and notes the answer.

@@ -26,12 +26,17 @@ func (n *Node) watchLog(ctx context.Context) {
 		term    uint64
 	)
 	for {
+		role, tick := n.Leadership(), ticker.C
+		if !n.Status().Leader {
+			tick = nil // nothing to prove, and no need to wake up
+		}
 		select {
 		case <-ctx.Done():
 			return
+		case <-role:
 		case <-pending: // committed, or refused because leadership went: both are motion
 			pending, waited = nil, 0
-		case <-ticker.C:
+		case <-tick:
 			st := n.Status()
 			if !st.Leader || st.Term != term {
 				term, pending, waited = st.Term, nil, 0

@@ -12,10 +12,10 @@ import (
 
 // Times of the decisions. They are measured by whoever observes.
 const (
-	reportMissed = 5 * time.Second  // a host that reports every second has missed its reports
-	reportLate   = reportMissed / 2 // it may be about to be missed
-	calmBefore   = 2 * time.Minute  // the gate opens only after so long a calm
-	maxOps       = 500              // placements changed by one decision
+	reportMissed = 5 * time.Second         // a host that reports every two seconds has missed its reports
+	reportLate   = 3500 * time.Millisecond // it may be about to be missed
+	calmBefore   = 2 * time.Minute         // the gate opens only after so long a calm
+	maxOps       = 500                     // placements changed by one decision
 )
 
 // planner is one run of Decide: a view of the state and the observations that

@@ -71,6 +71,8 @@ type Store struct {
 
 	mu      sync.Mutex
 	streams map[key]*stream // those this life of the agent has touched
+	first   sync.Once
+	used    chan struct{} // closed with the first of them
 }
 
 type key struct {
@@ -90,7 +92,7 @@ func New(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open output: %w", err)
 	}
-	return &Store{cfg: cfg, root: root, streams: map[key]*stream{}}, nil
+	return &Store{cfg: cfg, root: root, streams: map[key]*stream{}, used: make(chan struct{})}, nil
 }
 
 // Close releases the store's own descriptors. Files given out stay open.
@@ -98,6 +100,11 @@ func (s *Store) Close() error { return s.root.Close() }
 
 // Run bounds the files until ctx ends.
 func (s *Store) Run(ctx context.Context) error {
+	select { // nothing grows before the first copy has its files
+	case <-ctx.Done():
+		return nil
+	case <-s.used:
+	}
 	tick := time.NewTicker(s.cfg.Interval)
 	defer tick.Stop()
 	for {
@@ -181,6 +188,7 @@ func (s *Store) stream(id workload.CopyID, name string) *stream {
 	k := key{id, name}
 	st := s.streams[k]
 	if st == nil {
+		s.first.Do(func() { close(s.used) })
 		st = &stream{root: s.root, dir: dirOf(id), name: name}
 		s.streams[k] = st
 	}
