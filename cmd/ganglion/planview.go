@@ -10,10 +10,10 @@ import (
 // printPreview shows a plan. What is left on the hosts is told where hosts were
 // asked about, of those that are concerned, or of all.
 func (c *cli) printPreview(p topology.Preview, hosts, all bool) {
-	if len(p.Changes) > 0 || !tells(p.Outcome) && p.Held == "" {
+	if len(p.Changes) > 0 || !tells(p.Rest) && p.Held == "" {
 		c.printChanges(p.Changes)
 	}
-	c.printOutcome(p.Outcome, hosts, all)
+	c.printRest(p.Rest, hosts, all)
 	if p.Held != "" {
 		fmt.Fprintln(c.out, "held: "+oneLine(p.Held))
 	}
@@ -24,15 +24,15 @@ func (c *cli) printPreview(p topology.Preview, hosts, all bool) {
 	if !tells(*p.IfRemoved) {
 		fmt.Fprintln(c.out, "nothing would move")
 	}
-	c.printOutcome(*p.IfRemoved, hosts, all)
+	c.printRest(*p.IfRemoved, hosts, all)
 }
 
-// tells tells whether an outcome is any different from the present.
-func tells(o topology.Outcome) bool {
+// tells tells whether a plan is any different from the present.
+func tells(o topology.Rest) bool {
 	return len(o.Moves)+len(o.Unplaced)+len(o.Placed)+len(o.Ended)+len(o.Down) > 0
 }
 
-func (c *cli) printOutcome(o topology.Outcome, hosts, all bool) {
+func (c *cli) printRest(o topology.Rest, hosts, all bool) {
 	moves := newTable("MOVES", "FROM", "TO", "WHY")
 	for _, m := range o.Moves {
 		moves.row(m.Copy.String(), m.From, m.To, oneLine(m.Reason))

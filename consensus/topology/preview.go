@@ -17,17 +17,17 @@ type WhatIf struct {
 // Preview is what would change, on paper.
 type Preview struct {
 	Changes []intent.Change `json:"changes"`
-	Outcome
+	Rest
 	Held string `json:"held,omitempty"` // why lost hosts keep their copies; see IfRemoved
 	// IfRemoved is what would come of it if a human removed the hosts in Lose
 	// from the mesh: set where the mesh itself would not move their copies,
 	// because it does not believe so great a loss.
-	IfRemoved *Outcome  `json:"if_removed,omitempty"`
+	IfRemoved *Rest     `json:"if_removed,omitempty"`
 	Err       *Rejected `json:"-"` // Put, or a host to lose or drain, would be refused
 }
 
-// Outcome is where a mesh on paper comes to rest, beside where it is now.
-type Outcome struct {
+// Rest is how a mesh on paper comes to rest, beside how it is now.
+type Rest struct {
 	Moves    []Move     `json:"moves"`
 	Unplaced []Unplaced `json:"unplaced"`
 	Placed   []Placed   `json:"placed"`   // copies that have no host now and get one
@@ -94,7 +94,7 @@ func Plan(s *State, obs Observations, w WhatIf) Preview {
 		preview.Err = err
 		return preview
 	}
-	preview.Outcome, preview.Held = r.outcome(s), r.last.Held
+	preview.Rest, preview.Held = r.outcome(s), r.last.Held
 	if preview.Held != "" && len(w.Lose) > 0 {
 		if r, err := rehearsed(s, obs, w, w.Lose); err == nil {
 			removed := r.outcome(s)
@@ -120,8 +120,8 @@ func Changes(s *State, put PutIntents) []intent.Change {
 }
 
 // outcome compares where the rehearsal came to rest with the state it began in.
-func (r *rehearsal) outcome(began *State) Outcome {
-	out := Outcome{
+func (r *rehearsal) outcome(began *State) Rest {
+	out := Rest{
 		Moves: []Move{}, Unplaced: append([]Unplaced{}, r.last.Unplaced...), Placed: []Placed{}, Ended: []Placed{}, Down: []Down{},
 		Converged: r.converged, Steps: r.steps, Paced: r.paced,
 	}

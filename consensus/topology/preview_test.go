@@ -103,13 +103,13 @@ func TestReality(t *testing.T) {
 		if len(p.Moves)+len(p.Placed)+len(p.Ended) > 0 {
 			bites++
 		}
-		switch wrong := compare(p.Outcome, began, s.state); wrong {
+		switch wrong := compare(p.Rest, began, s.state); wrong {
 		case "":
 			exact++
 		case "elsewhere":
 			roughly++
 		default:
-			t.Errorf("seed %d: %s\n%+v\nplan %+v\n%s", seed, wrong, w, p.Outcome, strings.Join(s.log, "\n"))
+			t.Errorf("seed %d: %s\n%+v\nplan %+v\n%s", seed, wrong, w, p.Rest, strings.Join(s.log, "\n"))
 		}
 		d := Decide(s.state, s.observe())
 		if told := slices.DeleteFunc(slices.Clone(p.Unplaced), func(u Unplaced) bool { return strings.Contains(u.Reason, "too few other copies") }); len(d.Unplaced) != len(told) {
@@ -123,7 +123,7 @@ func TestReality(t *testing.T) {
 }
 
 // compare holds a plan against where a mesh went.
-func compare(p Outcome, began, ended *State) string {
+func compare(p Rest, began, ended *State) string {
 	want := map[CopyKey]string{}
 	for _, b := range began.Placements() {
 		want[b.Key()] = b.Host
