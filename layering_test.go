@@ -47,6 +47,7 @@ var house = map[string]room{
 	"workload/program":        {may: []string{"workload"}, why: "what drivers share about a copy's program; knows no driver"},
 	"workload/process":        {may: []string{"workload", "workload/output", "workload/program"}, why: "a driver"},
 	"workload/systemd":        {may: []string{"workload", "workload/output", "workload/program"}, why: "a driver"},
+	"workload/artifact":       {why: "packages by content: knows no agent, no mesh and no app"},
 	"workload/workloadtest":   {may: []string{"workload", "workload/output"}, why: "the conformance suite knows no driver"},
 
 	"agent":        {may: []string{"intent/", "consensus/", "gossip", "events", "trust", "reflexes/", "workload/", "agent/"}, why: "the only package that knows all siblings"},
