@@ -35,23 +35,42 @@ type leaderLoop struct {
 func (l *leaderLoop) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		moved, gossiped := l.raft.changed(), l.pool.Changed()
-		l.obs.members(l.pool.Members(), time.Now())
+		members := l.pool.Members()
+		l.obs.members(members, time.Now())
 		var elected <-chan struct{}
+		var arrived <-chan time.Time
 		if node := l.raft.node(); node != nil {
 			elected = node.Leadership()
 			if st := node.Status(); st.Leader {
 				l.lead(ctx, node, st.Term)
 				continue
 			}
+			if l.watch(node.State(), members, time.Now()) {
+				arrived = time.After(arriveTime)
+			}
+		} else {
+			l.gate = gate{} // a host outside the quorum knows no roster
 		}
 		select {
 		case <-ctx.Done():
 		case <-moved:
 		case <-gossiped:
 		case <-elected:
+		case <-arrived:
 		}
 	}
 	return nil
+}
+
+// watch keeps what this host must know already when it has to lead: since when
+// which host is down, and whether too many are to believe it. It reports whether
+// to look again although gossip has no news: for a host that it may never know.
+func (l *leaderLoop) watch(state *topology.State, members []gossip.Member, now time.Time) (again bool) {
+	obs, again := l.obs.watch(state.Hosts(), members, now)
+	obs.GateShut, obs.CalmFor = l.gate.shut, l.gate.calmFor(now)
+	shut, calm := topology.Gate(state, obs)
+	l.gate.update(shut, calm, now)
+	return again
 }
 
 // lead works for one term of office.
@@ -70,7 +89,6 @@ func (l *leaderLoop) lead(ctx context.Context, node *consensus.Node, term uint64
 	defer l.voters.asks.Wait()
 	defer over()
 	l.obs.takeOffice(time.Now())
-	l.gate = gate{}
 	l.last.Store(nil)
 	l.current.Store(term)
 	defer l.current.Store(0)
@@ -113,7 +131,7 @@ func (l *leaderLoop) step(ctx context.Context, node *consensus.Node, state *topo
 	obs := l.obs.observe(state.Hosts(), members, now)
 	obs.GateShut, obs.CalmFor = l.gate.shut, l.gate.calmFor(now)
 	d := topology.Decide(state, obs)
-	l.gate.update(d, now)
+	l.gate.update(d.GateShut, d.Calm, now)
 	if before := l.last.Swap(&d); d.Held != "" && (before == nil || before.Held != d.Held) {
 		l.log.Warn("nothing is moved", "why", d.Held)
 	}
@@ -142,11 +160,11 @@ func (l *leaderLoop) step(ctx context.Context, node *consensus.Node, state *topo
 // its observations are of use.
 func (l *leaderLoop) leading() bool { return l.current.Load() != 0 }
 
-// gate remembers between decisions what one observation cannot tell: that the
-// population gate was shut, and for how long it could have opened (S9).
+// gate remembers what one observation cannot tell: that the population gate was
+// shut, and for how long it could have opened (S9). It outlives terms of office.
 type gate struct {
 	shut bool
-	calm time.Time // since when decisions have said calm; zero: the last did not
+	calm time.Time // since when it has been calm; zero: it is not
 }
 
 func (g *gate) calmFor(now time.Time) time.Duration {
@@ -156,10 +174,10 @@ func (g *gate) calmFor(now time.Time) time.Duration {
 	return now.Sub(g.calm)
 }
 
-func (g *gate) update(d topology.Decision, now time.Time) {
-	g.shut = d.GateShut
+func (g *gate) update(shut, calm bool, now time.Time) {
+	g.shut = shut
 	switch {
-	case !d.Calm:
+	case !calm:
 		g.calm = time.Time{}
 	case g.calm.IsZero():
 		g.calm = now

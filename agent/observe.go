@@ -105,7 +105,7 @@ func (o *observatory) report(r api.Report, now time.Time) {
 func sameReport(a, b api.Report) bool {
 	return a.Boot == b.Boot && maps.Equal(a.Labels, b.Labels) && slices.Equal(a.PortsTaken, b.PortsTaken) &&
 		slices.EqualFunc(a.Copies, b.Copies, func(x, y api.CopyReport) bool {
-			x.ReadyMS, x.AgeMS, y.ReadyMS, y.AgeMS = 0, 0, 0, 0
+			x.ReadyMS, x.AgeMS, x.UnreadyMS, y.ReadyMS, y.AgeMS, y.UnreadyMS = 0, 0, 0, 0, 0, 0
 			x.Since, y.Since = nil, nil
 			return x == y
 		})
@@ -155,22 +155,51 @@ func (o *observatory) members(members []gossip.Member, now time.Time) {
 	}
 }
 
+// watch notes what gossip says of the roster while another host leads, and
+// returns it: of each host whether it is alive, and whether some passes for it
+// only because gossip may not know it yet.
+func (o *observatory) watch(hosts []topology.Host, members []gossip.Member, now time.Time) (obs topology.Observations, early bool) {
+	o.members(members, now)
+	all := byName(members)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	obs.Hosts = make(map[string]topology.HostObs, len(hosts))
+	for _, h := range hosts {
+		o.meet(h, now)
+		alive := o.alive(h, all[h.Name], now)
+		early = early || alive && all[h.Name].Name == ""
+		obs.Hosts[h.Name] = topology.HostObs{Alive: alive}
+	}
+	return obs, early
+}
+
+// meet notes when a host was first seen in the roster.
+func (o *observatory) meet(h topology.Host, now time.Time) {
+	if _, ok := o.met[h.ID]; !ok {
+		o.met[h.ID] = now
+	}
+}
+
+// alive tells whether gossip, which may not know it yet, calls a host alive. Some
+// hosts that join at once are no herd that has fallen ill (S9).
+func (o *observatory) alive(h topology.Host, m gossip.Member, now time.Time) bool {
+	if m.Name == "" {
+		return now.Sub(o.met[h.ID]) < arriveTime
+	}
+	return m.Status == gossip.StatusAlive
+}
+
 // observe puts reports and gossip together for topology.Decide.
 func (o *observatory) observe(hosts []topology.Host, members []gossip.Member, now time.Time) topology.Observations {
 	o.members(members, now)
-	byName := make(map[string]gossip.Member, len(members))
-	for _, m := range members {
-		byName[m.Name] = m
-	}
+	all := byName(members)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	obs := topology.Observations{Hosts: make(map[string]topology.HostObs, len(hosts)), Settled: true}
 	for _, h := range hosts {
-		if _, ok := o.met[h.ID]; !ok {
-			o.met[h.ID] = now
-		}
-		ho := o.hostObs(h, byName[h.Name], now)
-		if byName[h.Name].Status == gossip.StatusAlive && !ho.Reported && now.Sub(o.since) < settleTime {
+		o.meet(h, now)
+		ho := o.hostObs(h, all[h.Name], now)
+		if all[h.Name].Status == gossip.StatusAlive && !ho.Reported && now.Sub(o.since) < settleTime {
 			obs.Settled = false
 		}
 		obs.Hosts[h.Name] = ho
@@ -180,7 +209,7 @@ func (o *observatory) observe(hosts []topology.Host, members []gossip.Member, no
 
 func (o *observatory) hostObs(h topology.Host, m gossip.Member, now time.Time) topology.HostObs {
 	ho := topology.HostObs{
-		Alive:     m.Status == gossip.StatusAlive,
+		Alive:     o.alive(h, m, now),
 		Left:      m.Status == gossip.StatusLeft,
 		ReportAge: min(now.Sub(o.since), now.Sub(o.met[h.ID])),
 	}
@@ -189,8 +218,6 @@ func (o *observatory) hostObs(h topology.Host, m gossip.Member, now time.Time) t
 	}
 	if m.Name == "" { // gossip does not know it
 		ho.DownFor = ho.ReportAge
-		// Some hosts that join at once are no herd that has fallen ill (S9).
-		ho.Alive = now.Sub(o.met[h.ID]) < arriveTime
 	}
 	r, ok := o.reports[h.Name]
 	if !ok || r.HostID != h.ID {
@@ -205,7 +232,9 @@ func (o *observatory) hostObs(h topology.Host, m gossip.Member, now time.Time) t
 		if id, err := workload.ParseCopyID(c.ID); err == nil {
 			co := copyObs(c, age)
 			if u, ok := r.unready[c.ID]; ok {
-				co.UnreadyFor = max(now.Sub(u.since), 1)
+				// The host's own count is the longer one after a change of leader, ours
+				// after a restart of its agent.
+				co.UnreadyFor = max(now.Sub(u.since), time.Duration(c.UnreadyMS)*time.Millisecond+age, 1)
 			}
 			ho.Copies[topology.CopyKey{App: id.App, N: id.N}] = co
 		}

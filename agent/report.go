@@ -24,8 +24,9 @@ const (
 // report loses nothing.
 type reporter struct {
 	*member
-	seq    uint64
-	memory int64
+	seq     uint64
+	memory  int64
+	unready map[string]unready // copies that are not ready, by id
 }
 
 func newReporter(m *member) *reporter {
@@ -90,6 +91,13 @@ func (r *reporter) report() api.Report {
 	for _, c := range r.copies.Reports() {
 		rep.PortsTaken = append(rep.PortsTaken, c.PortTaken...)
 		rep.Copies = append(rep.Copies, copyReport(c))
+	}
+	now := time.Now()
+	r.unready = unreadySince(r.unready, rep, now)
+	for i, c := range rep.Copies {
+		if u, ok := r.unready[c.ID]; ok {
+			rep.Copies[i].UnreadyMS = now.Sub(u.since).Milliseconds()
+		}
 	}
 	return rep
 }

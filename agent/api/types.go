@@ -188,6 +188,7 @@ type CopyReport struct {
 	State      topology.CopyState `json:"state"`
 	Ready      bool               `json:"ready"`
 	ReadyMS    int64              `json:"ready_ms"`
+	UnreadyMS  int64              `json:"unready_ms,omitempty"` // since it was last ready
 	AgeMS      int64              `json:"age_ms"`
 	Failed     bool               `json:"failed,omitempty"`
 	Why        string             `json:"why,omitempty"`

@@ -92,9 +92,7 @@ func (p *planner) gate() {
 			late++
 		}
 	}
-	p.out.Calm = unhealthy*10 <= max(10, len(p.rooms)*2)
-	opens := p.out.Calm && p.obs.CalmFor >= calmBefore
-	p.out.GateShut = unhealthy*10 > max(10, len(p.rooms)*3) || p.obs.GateShut && !opens
+	p.out.GateShut, p.out.Calm = judge(len(p.rooms), unhealthy, p.obs)
 	// Hosts that fall together do not all look it in the same instant. Those that
 	// are late do not shut the gate, but the first to be lost waits for them.
 	if p.wary = !p.out.GateShut && (unhealthy+late)*10 > max(10, len(p.rooms)*3); p.wary {

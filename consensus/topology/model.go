@@ -140,8 +140,8 @@ type Observations struct {
 	Settled bool
 	// GateShut is what the last decision said in Decision.GateShut, and CalmFor
 	// for how long decisions have said Calm without a break. The gate shuts at
-	// once and opens only after two calm minutes. A new leader starts with an
-	// open gate, which shuts again at its first decision if it has to.
+	// once and opens only after two calm minutes. Who does not lead keeps both by
+	// Gate, and starts from there when it has to lead.
 	GateShut bool
 	CalmFor  time.Duration
 }
@@ -153,7 +153,7 @@ type HostObs struct {
 	Alive     bool          // by gossip
 	Suspect   bool          // gossip has doubts
 	Left      bool          // left by its own will
-	DownFor   time.Duration // how long gossip has called it failed or left
+	DownFor   time.Duration // how long gossip has called it failed or left; known also from before the leader led
 	Reported  bool          // whether it has reported to this leader at all
 	ReportAge time.Duration // since its last report, or since this leader took office
 	Labels    map[string]string

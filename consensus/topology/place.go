@@ -68,7 +68,7 @@ func (p *planner) replaceLost(a *appPlan) {
 			continue
 		}
 		if !a.lost(c.room) {
-			p.wake(a.grace - c.room.obs.ReportAge)
+			p.wake(a.lostIn(c.room))
 			continue
 		}
 		if p.out.GateShut || p.wary {

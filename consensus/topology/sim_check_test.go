@@ -118,7 +118,7 @@ func (s *sim) checkMove(m Move, obs Observations) {
 		if unhealthy > 1 && unhealthy*10 > 3*len(obs.Hosts) {
 			s.mistake("%s moved off %s while %d of %d hosts look unhealthy", m.Copy, m.From, unhealthy, len(obs.Hosts))
 		}
-		if a := s.app(m.Copy.App); a.Spec.Disconnect.Policy == "keep" || from.ReportAge < a.Spec.Disconnect.Grace.Std() {
+		if a := s.app(m.Copy.App); a.Spec.Disconnect.Policy == "keep" || max(from.ReportAge, from.DownFor) < a.Spec.Disconnect.Grace.Std() {
 			s.mistake("%s moved off %s, silent for %s", m.Copy, m.From, from.ReportAge)
 		}
 		return

@@ -146,7 +146,7 @@ func (a *appPlan) copyStatus(c *copyPlan, why string) CopyStatus {
 	switch {
 	case !c.room.obs.Alive:
 		cs.State = CopyLost
-		cs.Why = orText(cs.Why, "host "+c.Host+" does not answer")
+		cs.Why = orText(cs.Why, a.awayWhy(c.room))
 	case !c.room.fresh:
 		cs.Why = orText(cs.Why, "host "+c.Host+" has not reported lately")
 	case c.Leaving != "":

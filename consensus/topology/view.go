@@ -182,10 +182,6 @@ func (c *copyPlan) gone() bool {
 	return c.room.fresh && (!c.known || over(c.obs) || c.seen && c.obs.State == CopyFailed)
 }
 
-// lost reports whether a host is lost to an app: gossip calls it dead, and the
-// leader itself has not heard from it. Gossip alone moves nothing.
-func (a *appPlan) lost(r *room) bool { return !r.obs.Alive && r.obs.ReportAge >= a.grace }
-
 // idle reports whether a user has stopped the copy.
 func (a *appPlan) idle(c *copyPlan) bool { return c.Stopped && c.Leaving == "" }
 
