@@ -45,8 +45,9 @@ var house = map[string]room{
 	"reflexes/senses":         {may: []string{"reflexes", "intent"}, why: "facts from the host; agent translates"},
 	"workload/output":         {may: []string{"workload"}, why: "output files of copies, shared by the drivers"},
 	"workload/program":        {may: []string{"workload"}, why: "what drivers share about a copy's program; knows no driver"},
-	"workload/process":        {may: []string{"workload", "workload/output", "workload/program"}, why: "a driver"},
-	"workload/systemd":        {may: []string{"workload", "workload/output", "workload/program"}, why: "a driver"},
+	"workload/keeper":         {may: []string{"workload", "workload/program"}, why: "the process that ends a singleton with its lease; knows no driver, no agent"},
+	"workload/process":        {may: []string{"workload", "workload/keeper", "workload/output", "workload/program"}, why: "a driver"},
+	"workload/systemd":        {may: []string{"workload", "workload/keeper", "workload/output", "workload/program"}, why: "a driver"},
 	"workload/artifact":       {why: "packages by content: knows no agent, no mesh and no app"},
 	"workload/workloadtest":   {may: []string{"workload", "workload/output"}, why: "the conformance suite knows no driver"},
 

@@ -118,15 +118,3 @@ func signalGroup(pidfd, pid int, start uint64, sig syscall.Signal) error {
 	}
 	return unix.Kill(-pid, sig)
 }
-
-// killExact kills one process if it is still the one that started at start.
-func killExact(pid int, start uint64) {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return
-	}
-	defer unix.Close(fd)
-	if st, err := program.ReadStat(pid); err == nil && st.Start == start {
-		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-	}
-}

@@ -40,7 +40,7 @@ func (g *group) kill() error {
 	}
 	err := g.look()
 	for pid, start := range g.tracked {
-		killExact(pid, start)
+		program.KillExact(pid, start)
 	}
 	return err
 }

@@ -65,7 +65,7 @@ func endRemnants(ctx context.Context, tag string, marks []string) error {
 				continue
 			}
 			done = false
-			killExact(m.pid, st.Start)
+			program.KillExact(m.pid, st.Start)
 		}
 		return done, nil
 	})

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Stat is what /proc/PID/stat tells of a process.
@@ -77,4 +79,16 @@ func Pids() ([]int, error) {
 		}
 	}
 	return pids, nil
+}
+
+// KillExact kills one process if it is still the one that started at start.
+func KillExact(pid int, start uint64) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	if st, err := ReadStat(pid); err == nil && st.Start == start {
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	}
 }

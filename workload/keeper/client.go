@@ -1,0 +1,178 @@
+//go:build linux
+
+package keeper
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ganglion-mesh/ganglion/workload"
+)
+
+// Client speaks to the keeper behind a socket. The zero value is not usable; its
+// methods may be called from any goroutine.
+type Client struct {
+	path string
+}
+
+// NewClient returns a client of the keeper that listens at path. It connects
+// with each request.
+func NewClient(path string) *Client { return &Client{path: path} }
+
+// Listen makes the socket of a keeper that is to be started with it as its
+// standard input. Its directory must be open to nobody else. The caller closes
+// the file when the keeper has been started; the socket lives as long as that.
+func Listen(path string) (*os.File, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	var l *net.UnixListener
+	err := at(path, func(addr *net.UnixAddr) (err error) {
+		l, err = net.ListenUnix("unix", addr)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	l.SetUnlinkOnClose(false)
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, err
+	}
+	return l.File()
+}
+
+// at calls f with an address for path. The kernel takes some 100 bytes of name;
+// what is longer goes by a descriptor of its directory.
+func at(path string, f func(*net.UnixAddr) error) error {
+	if len(path) < len(unix.RawSockaddrUnix{}.Path) {
+		return f(&net.UnixAddr{Net: "unix", Name: path})
+	}
+	dir, err := os.OpenFile(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return f(&net.UnixAddr{Net: "unix", Name: "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + filepath.Base(path)})
+}
+
+// StartError is an exec that failed, and how.
+type StartError struct {
+	Errno syscall.Errno
+	Msg   string
+}
+
+func (e *StartError) Error() string { return e.Msg }
+
+func (e *StartError) Unwrap() error { return e.Errno }
+
+// Start gives a new keeper its program and its lease, and returns once the exec
+// of start number n has succeeded.
+func (c *Client) Start(ctx context.Context, p Program, lease workload.Lease, n int) (Status, error) {
+	return c.ask(ctx, request{Op: opStart, Program: &p, Lease: &lease, Start: n})
+}
+
+// Extend moves the deadline. An older one than the present, another token or a
+// deadline after the end is refused.
+func (c *Client) Extend(ctx context.Context, token uint64, deadline time.Duration) (Status, error) {
+	return c.ask(ctx, request{Op: opExtend, Token: token, Deadline: deadline})
+}
+
+// Stop begins to end the copy for good, by a signal and, after the grace, a kill
+// of all of it. It does not wait for the end, which is the keeper's own.
+func (c *Client) Stop(ctx context.Context, sig syscall.Signal, grace time.Duration) (Status, error) {
+	return c.ask(ctx, request{Op: opStop, Signal: sig, Grace: grace})
+}
+
+// Signal signals the copy's first process.
+func (c *Client) Signal(ctx context.Context, sig syscall.Signal) (Status, error) {
+	return c.ask(ctx, request{Op: opSignal, Signal: sig})
+}
+
+// Status asks how the keeper stands.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return c.ask(ctx, request{Op: opStatus})
+}
+
+func (c *Client) dial(ctx context.Context) (conn net.Conn, err error) {
+	err = at(c.path, func(addr *net.UnixAddr) error {
+		var d net.Dialer
+		conn, err = d.DialContext(ctx, "unix", addr.Name)
+		return err
+	})
+	return conn, err
+}
+
+// ask sends one request and reads its reply.
+func (c *Client) ask(ctx context.Context, req request) (Status, error) {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return Status{}, fmt.Errorf("reach keeper: %w", err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	if err := write(conn, req); err != nil {
+		return Status{}, fmt.Errorf("reach keeper: %w", errors.Join(ctx.Err(), err))
+	}
+	lines := newLines(conn, replyBytes)
+	r, err := readReply(lines)
+	if err != nil {
+		return Status{}, fmt.Errorf("hear keeper: %w", errors.Join(ctx.Err(), err))
+	}
+	if r.Errno != 0 {
+		return r.Status, &StartError{Errno: r.Errno, Msg: r.Err}
+	}
+	if r.Err != "" {
+		return r.Status, errors.New(r.Err)
+	}
+	return r.Status, nil
+}
+
+func readReply(lines *bufio.Scanner) (r reply, err error) {
+	if !lines.Scan() {
+		if err = lines.Err(); err == nil {
+			err = errors.New("it has ended")
+		}
+		return r, err
+	}
+	return r, json.Unmarshal(lines.Bytes(), &r)
+}
+
+// Watch calls f with the keeper's status now and after each change, until the
+// keeper ends, the connection breaks or ctx ends. What lies between two changes
+// may be left out if f is slow. If f returns true, the agent takes over the
+// restart that the keeper is waiting with.
+func (c *Client) Watch(ctx context.Context, f func(Status) (take bool)) error {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return fmt.Errorf("watch keeper: %w", err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	if err := write(conn, request{Op: opWatch}); err != nil {
+		return fmt.Errorf("watch keeper: %w", err)
+	}
+	lines := newLines(conn, replyBytes)
+	for {
+		r, err := readReply(lines)
+		if err != nil {
+			return fmt.Errorf("watch keeper: %w", errors.Join(ctx.Err(), err))
+		}
+		if f(r.Status) {
+			if err := write(conn, request{Op: opTake, Start: r.Status.Start}); err != nil {
+				return fmt.Errorf("watch keeper: %w", err)
+			}
+		}
+	}
+}
