@@ -121,6 +121,10 @@ func (t *txn) do(c Command) *Rejected {
 		return t.place(*c.Place)
 	case c.SetRollout != nil:
 		return t.setRollout(*c.SetRollout)
+	case c.RenewLeases != nil:
+		return t.renewLeases(*c.RenewLeases)
+	case c.EndLease != nil:
+		return t.endLease(*c.EndLease)
 	default:
 		return nil // Heartbeat
 	}

@@ -116,6 +116,9 @@ func (t *txn) dropApp(name string) {
 		t.unplace(p.Key())
 	}
 	t.apps = remove(t.apps, name)
+	if l, ok := t.leases.Get([]byte(name)); ok && l.Over {
+		t.leases = remove(t.leases, name)
+	}
 	t.changed = true
 }
 

@@ -19,6 +19,11 @@ func (t *txn) place(c Place) *Rejected {
 		t.unplace(key)
 		t.forgetStop(key)
 	}
+	for _, g := range c.Grant {
+		if r := t.grant(g, c.Put); r != nil {
+			return r
+		}
+	}
 	before := t.copies
 	seen := map[CopyKey]bool{}
 	for _, p := range c.Put {
@@ -27,6 +32,9 @@ func (t *txn) place(c Place) *Rejected {
 		}
 		seen[p.Key()] = true
 		if r := t.checkPlacement(p); r != nil {
+			return r
+		}
+		if r := t.checkLease(p); r != nil {
 			return r
 		}
 		t.putPlacement(p)

@@ -9,6 +9,7 @@ import (
 
 // score orders the hosts that could have a copy; the lower the better.
 type score struct {
+	lapsed  int     // 1 if it is the host that let the copy's lease lapse
 	spread  int     // copies of the app under the same value of its spread label
 	here    float64 // copies of the app on this host; a preferred host counts as having one fewer
 	strange int     // 0 if the copy was here before, so that its files are
@@ -18,7 +19,7 @@ type score struct {
 
 func (x score) compare(y score) int {
 	return cmp.Or(
-		cmp.Compare(x.spread, y.spread), cmp.Compare(x.here, y.here), cmp.Compare(x.strange, y.strange),
+		cmp.Compare(x.lapsed, y.lapsed), cmp.Compare(x.spread, y.spread), cmp.Compare(x.here, y.here), cmp.Compare(x.strange, y.strange),
 		cmp.Compare(x.load, y.load), cmp.Compare(x.name, y.name),
 	)
 }
@@ -45,6 +46,9 @@ func (a *appPlan) score(n *need, r *room) score {
 	}
 	if a.Spec.Place.Spread != "" {
 		s.spread = a.spread()[r.obs.Labels[a.Spec.Place.Spread]]
+	}
+	if a.lease.lapsed && a.lease.Host == r.Name {
+		s.lapsed = 1
 	}
 	if _, ok := r.obs.Copies[n.key]; ok {
 		s.strange = 0

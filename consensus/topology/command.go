@@ -5,19 +5,21 @@ import "github.com/ganglion-mesh/ganglion/intent"
 // Command is one change of the topology: exactly one field is set. It is what
 // the leader proposes and what every voter applies.
 type Command struct {
-	Found      *Found      `json:"found,omitempty"`
-	PutIntents *PutIntents `json:"put_intents,omitempty"`
-	DeleteApp  *DeleteApp  `json:"delete_app,omitempty"`
-	SetRunning *SetRunning `json:"set_running,omitempty"`
-	RestartApp *RestartApp `json:"restart_app,omitempty"`
-	EnrolHost  *EnrolHost  `json:"enrol_host,omitempty"`
-	RemoveHost *RemoveHost `json:"remove_host,omitempty"`
-	SetDrain   *SetDrain   `json:"set_drain,omitempty"`
-	PutToken   *PutToken   `json:"put_token,omitempty"`
-	DropToken  *DropToken  `json:"drop_token,omitempty"`
-	Place      *Place      `json:"place,omitempty"`
-	SetRollout *SetRollout `json:"set_rollout,omitempty"`
-	Heartbeat  *Heartbeat  `json:"heartbeat,omitempty"` // proves that the log commits; changes nothing
+	Found       *Found       `json:"found,omitempty"`
+	PutIntents  *PutIntents  `json:"put_intents,omitempty"`
+	DeleteApp   *DeleteApp   `json:"delete_app,omitempty"`
+	SetRunning  *SetRunning  `json:"set_running,omitempty"`
+	RestartApp  *RestartApp  `json:"restart_app,omitempty"`
+	EnrolHost   *EnrolHost   `json:"enrol_host,omitempty"`
+	RemoveHost  *RemoveHost  `json:"remove_host,omitempty"`
+	SetDrain    *SetDrain    `json:"set_drain,omitempty"`
+	PutToken    *PutToken    `json:"put_token,omitempty"`
+	DropToken   *DropToken   `json:"drop_token,omitempty"`
+	Place       *Place       `json:"place,omitempty"`
+	SetRollout  *SetRollout  `json:"set_rollout,omitempty"`
+	RenewLeases *RenewLeases `json:"renew_leases,omitempty"`
+	EndLease    *EndLease    `json:"end_lease,omitempty"`
+	Heartbeat   *Heartbeat   `json:"heartbeat,omitempty"` // proves that the log commits; changes nothing
 
 	// RequestID is the idempotency key of a client's write. A second command with
 	// the key of one that was accepted changes nothing and answers what the first
@@ -107,6 +109,7 @@ type Place struct {
 	Expect uint64      `json:"expect,omitempty"`
 	Put    []Placement `json:"put,omitempty"`
 	Remove []CopyKey   `json:"remove,omitempty"`
+	Grant  []Grant     `json:"grant,omitempty"` // leases of singletons that Put begins
 }
 
 // SetRollout records the progress of an app's change of version. It is rejected

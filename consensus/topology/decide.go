@@ -33,6 +33,7 @@ func Decide(s *State, obs Observations) Decision {
 		p.step(a)
 		p.concludeRollout(a)
 	}
+	p.endLeases()
 	return p.decision()
 }
 
@@ -44,6 +45,9 @@ func (p *planner) decision() Decision {
 		for _, o := range ops {
 			if o.put != nil {
 				place.Put = append(place.Put, *o.put)
+				if o.grant != nil {
+					place.Grant = append(place.Grant, *o.grant)
+				}
 			} else {
 				place.Remove = append(place.Remove, o.remove)
 			}
@@ -52,6 +56,9 @@ func (p *planner) decision() Decision {
 			}
 		}
 		p.out.Commands = append(p.out.Commands, Command{Place: place})
+	}
+	for _, e := range p.ends {
+		p.out.Commands = append(p.out.Commands, Command{EndLease: &e})
 	}
 	for _, r := range p.rolls {
 		p.out.Commands = append(p.out.Commands, Command{SetRollout: &r})

@@ -16,6 +16,7 @@ type need struct {
 	keep    map[string]int // ports it has, to be kept where they can
 	ports   []string       // names of the spec's ports, in order
 	statics int            // how many of them are static
+	moving  bool           // where it runs it stops first
 }
 
 func (a *appPlan) need(key CopyKey, version string, keep map[string]int) *need {
@@ -48,6 +49,9 @@ var hostFilters = []filter{
 	}, {
 		check:   func(_ *need, r *room) bool { return r.Drain == DrainNone },
 		explain: func(_ *need, r *room) string { return "being emptied (drain)" },
+	}, {
+		check:   (*need).mayHave,
+		explain: func(n *need, r *room) string { return n.leaseRefuses(r) },
 	}, {
 		check:   func(n *need, r *room) bool { return n.app.fit(r).refused == "" },
 		explain: func(n *need, r *room) string { return "refused by " + n.app.fit(r).refused },

@@ -121,6 +121,7 @@ type Slice struct {
 	Index       uint64       `json:"index"`
 	Drain       Drain        `json:"drain"`
 	Assignments []Assignment `json:"assignments"`
+	Leases      []HeldLease  `json:"leases,omitempty"` // of singletons that this host has, by app; also of apps it is to run no more
 }
 
 // Trust is the mesh's secrets. CAKey and GossipKey never leave the voters in
@@ -144,6 +145,10 @@ type Observations struct {
 	// Gate, and starts from there when it has to lead.
 	GateShut bool
 	CalmFor  time.Duration
+	// Leases is what the leader knows of each lease, by app. One that is missing
+	// here counts as just renewed.
+	Leases map[string]LeaseObs
+	Timers Timers // for the leases to grant; zero: the defaults
 }
 
 // HostObs is what is known of one host. A host that gossip does not know at all
@@ -161,8 +166,10 @@ type HostObs struct {
 	Memory    int64   // bytes
 	PortMin   int
 	PortMax   int
-	Ports     []int // ports that cannot be assigned: found taken by something else, never by the copy they are assigned to
-	CanUser   bool  // whether it can run copies as another user (root)
+	Ports     []int  // ports that cannot be assigned: found taken by something else, never by the copy they are assigned to
+	CanUser   bool   // whether it can run copies as another user (root)
+	Boot      string // of its kernel
+	Slice     uint64 // index of the slice that its last report was made by
 	// Copies is every copy the host has, from its first report on: one that is
 	// missing here has no process there.
 	Copies map[CopyKey]CopyObs

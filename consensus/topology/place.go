@@ -60,6 +60,10 @@ func (p *planner) trimPerHost(a *appPlan) {
 // replaceLost moves the copies of lost hosts elsewhere, as the app's disconnect
 // rule says. A per-host copy has no elsewhere.
 func (p *planner) replaceLost(a *appPlan) {
+	if a.Spec.Singleton {
+		p.tendLease(a)
+		return
+	}
 	if a.Spec.PerHost || !a.replace || a.Stopped {
 		return
 	}
@@ -91,6 +95,15 @@ func (p *planner) replaceLost(a *appPlan) {
 // If some host still has it, only that one will do: a second process must not
 // begin before the first has ended.
 func (p *planner) target(n *need) (*room, string) {
+	if n.app.Spec.Singleton {
+		if why := p.awaitsFirst(n.app); why != "" {
+			return nil, why
+		}
+		if r := p.choose(n); r != nil {
+			return r, ""
+		}
+		return nil, p.refusal(n)
+	}
 	var holders []*room
 	for _, r := range p.strays[n.key] {
 		if !n.app.replace || !n.app.lost(r) {
@@ -116,6 +129,9 @@ func (p *planner) target(n *need) (*room, string) {
 // finishMoves places the copies that have stopped on the host they had to
 // leave, or lets them stay if the reason has gone or no host takes them.
 func (p *planner) finishMoves(a *appPlan) {
+	if a.Spec.Singleton {
+		return // tendLease does, when the lease is over
+	}
 	for _, c := range slices.Clone(a.copies) {
 		if c.Leaving == "" || c.touched || !c.room.fresh || p.full() {
 			continue
@@ -188,7 +204,7 @@ func (p *planner) fill(a *appPlan) {
 	if a.Stopped {
 		return
 	}
-	if kind := a.Spec.Kind(); kind != "replicated" && kind != "per_host" {
+	if kind := a.Spec.Kind(); kind == intent.KindOnce || kind == intent.KindSchedule {
 		p.unplaced(CopyKey{App: a.Spec.Name}, "apps of kind "+kind+" cannot be run yet")
 		return
 	}

@@ -22,8 +22,10 @@ type Preview struct {
 	// IfRemoved is what would come of it if a human removed the hosts in Lose
 	// from the mesh: set where the mesh itself would not move their copies,
 	// because it does not believe so great a loss.
-	IfRemoved *Rest     `json:"if_removed,omitempty"`
-	Err       *Rejected `json:"-"` // Put, or a host to lose or drain, would be refused
+	IfRemoved *Rest `json:"if_removed,omitempty"`
+	// Singletons is how long each singleton may be down when its host is lost.
+	Singletons []Failover `json:"singletons,omitempty"`
+	Err        *Rejected  `json:"-"` // Put, or a host to lose or drain, would be refused
 }
 
 // Rest is how a mesh on paper comes to rest, beside how it is now.
@@ -95,6 +97,7 @@ func Plan(s *State, obs Observations, w WhatIf) Preview {
 		return preview
 	}
 	preview.Rest, preview.Held = r.outcome(s), r.last.Held
+	preview.Singletons = failovers(s, r.state, obs)
 	if preview.Held != "" && len(w.Lose) > 0 {
 		if r, err := rehearsed(s, obs, w, w.Lose); err == nil {
 			removed := r.outcome(s)

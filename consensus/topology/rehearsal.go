@@ -126,6 +126,7 @@ func (r *rehearsal) run() {
 	for most := r.patience(); r.steps < most; {
 		r.steps++
 		r.work()
+		r.obs.Leases = leasesOnPaper(r.state, r.obs)
 		d := r.decide(r.state, r.obs)
 		before := r.state
 		for _, c := range d.Commands {
@@ -180,6 +181,7 @@ func (r *rehearsal) work() {
 			continue
 		}
 		r.slices[e.Name] = e.slice
+		o.Slice = e.slice
 		old := o.Copies
 		o.Copies = map[CopyKey]CopyObs{}
 		for p := range prefixed(r.state.onHost, e.Name) {

@@ -228,7 +228,9 @@ func (p *planner) startMoves(a *appPlan, t *tally) {
 // leave has a copy stopped where it is, so that it can be placed elsewhere once
 // it is gone. It reports whether there is an elsewhere.
 func (p *planner) leave(a *appPlan, c *copyPlan, reason, version string) bool {
-	if p.choose(a.need(c.Key(), version, c.Ports)) == nil {
+	n := a.need(c.Key(), version, c.Ports)
+	n.moving = true
+	if p.choose(n) == nil {
 		return false
 	}
 	next := c.Placement

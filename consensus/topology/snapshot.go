@@ -36,6 +36,7 @@ type image struct {
 	Hosts      []hostImage           `json:"hosts"`
 	Placements []Placement           `json:"placements"`
 	Tokens     []PutToken            `json:"tokens"`
+	Leases     []Lease               `json:"leases,omitempty"`
 	Requests   map[string]remembered `json:"requests"`
 }
 
@@ -68,7 +69,7 @@ func (s *State) Write(w io.Writer) error {
 func (s *State) image() image {
 	im := image{
 		Revision: s.revision, Era: s.era, MeshID: s.meshID, MeshName: s.meshName, Trust: s.trust,
-		Apps: s.Apps(), Placements: s.Placements(), Tokens: s.Tokens(),
+		Apps: s.Apps(), Placements: s.Placements(), Tokens: s.Tokens(), Leases: s.Leases(),
 		Requests: make(map[string]remembered, s.requests.Len()),
 	}
 	for e := range values(s.hosts) {
@@ -145,6 +146,9 @@ func (im image) state() (*State, error) {
 	for _, t := range im.Tokens {
 		s.tokens = insert(s.tokens, t.ID, t)
 	}
+	for _, l := range im.Leases {
+		s.leases = insert(s.leases, l.App, &l)
+	}
 	for id, r := range im.Requests {
 		s.requests = insert(s.requests, id, r)
 		s.replay, _, _ = s.replay.Insert(indexKey(r.Index), id)
@@ -183,7 +187,7 @@ func (s *State) check(im image) error {
 			return fmt.Errorf("copy %s: %w", p.Key(), err)
 		}
 	}
-	return nil
+	return s.checkLeases(im)
 }
 
 func (s *State) checkStored(p Placement) error {

@@ -25,6 +25,7 @@ type State struct {
 	copies *iradix.Tree[*Placement] // by copyKey
 	onHost *iradix.Tree[*Placement] // the same, by host and copyKey
 	tokens *iradix.Tree[PutToken]
+	leases *iradix.Tree[*Lease] // by app
 
 	requests *iradix.Tree[remembered]
 	replay   *iradix.Tree[string] // request ids by the index they were accepted at
@@ -58,6 +59,7 @@ func New() *State {
 		copies:   iradix.New[*Placement](),
 		onHost:   iradix.New[*Placement](),
 		tokens:   iradix.New[PutToken](),
+		leases:   iradix.New[*Lease](),
 		requests: iradix.New[remembered](),
 		replay:   iradix.New[string](),
 	}
@@ -153,6 +155,7 @@ func (s *State) Slice(host string) Slice {
 	if e, ok := s.hosts.Get([]byte(host)); ok {
 		slice.Index, slice.Drain = e.slice, e.Drain
 	}
+	slice.Leases = s.heldBy(host)
 	for p := range prefixed(s.onHost, host) {
 		app, _ := s.apps.Get([]byte(p.App))
 		slice.Assignments = append(slice.Assignments, Assignment{Placement: *p, Spec: app.assigned(p.Version)})

@@ -76,7 +76,7 @@ func (p *planner) status(a *appPlan, reasons []Unplaced, held string) AppStatus 
 		if cs.Why == "" && held != "" && !c.room.obs.Alive {
 			cs.Why = held
 		}
-		if cs.Ready {
+		if a.showLease(&cs); cs.Ready {
 			st.Ready++
 		}
 		st.Copies = append(st.Copies, cs)
@@ -93,10 +93,12 @@ func (p *planner) status(a *appPlan, reasons []Unplaced, held string) AppStatus 
 		if a.Spec.PerHost {
 			st.Want++
 		}
-		st.Copies = append(st.Copies, CopyStatus{
+		cs := CopyStatus{
 			ID: key.String(), Version: a.Version, State: CopyPending,
 			Ports: map[string]int{}, Why: orText(why[key.N], orText(held, "waiting to be placed")),
-		})
+		}
+		a.showLease(&cs)
+		st.Copies = append(st.Copies, cs)
 	}
 	slices.SortStableFunc(st.Copies, func(x, y CopyStatus) int {
 		return cmp.Or(cmp.Compare(len(x.ID), len(y.ID)), cmp.Compare(x.ID, y.ID)) // by number

@@ -21,21 +21,24 @@ const (
 // planner is one run of Decide: a view of the state and the observations that
 // changes as decisions are made, and the decisions.
 type planner struct {
-	state  *State
-	obs    Observations
-	rooms  []*room // the roster, by name
-	byName map[string]*room
-	apps   []*appPlan          // by name
-	strays map[CopyKey][]*room // hosts that still have a copy which is not placed there
-	ops    []op                // in the order they were decided
-	rolls  []SetRollout        // likewise
-	wary   bool                // more hosts may be sick than have shown it yet
-	out    Decision
+	state   *State
+	obs     Observations
+	rooms   []*room // the roster, by name
+	byName  map[string]*room
+	apps    []*appPlan          // by name
+	strays  map[CopyKey][]*room // hosts that still have a copy which is not placed there
+	ops     []op                // in the order they were decided
+	rolls   []SetRollout        // likewise
+	wary    bool                // more hosts may be sick than have shown it yet
+	ends    []EndLease          // in the order they were decided
+	granted map[string]bool     // apps whose lease this decision grants
+	out     Decision
 }
 
 // op is one change of a placement, with the move that it means.
 type op struct {
 	put    *Placement
+	grant  *Grant  // that comes with put
 	remove CopyKey // if put is nil
 	move   *Move
 }
@@ -43,15 +46,16 @@ type op struct {
 // room is a host with what is placed on it.
 type room struct {
 	Host
-	labels int // rooms with equal labels have equal numbers
-	obs    HostObs
-	fresh  bool // alive by gossip, and its reports arrive
-	copies int  // placed here
-	movers int  // those of them that have somewhere else to go: not of per-host apps
-	perApp map[string]int
-	cpu    float64
-	memory int64
-	ports  map[int]CopyKey
+	labels  int // rooms with equal labels have equal numbers
+	obs     HostObs
+	fresh   bool // alive by gossip, and its reports arrive
+	current bool // its last report was made by its present slice
+	copies  int  // placed here
+	movers  int  // those of them that have somewhere else to go: not of per-host apps
+	perApp  map[string]int
+	cpu     float64
+	memory  int64
+	ports   map[int]CopyKey
 }
 
 // appPlan is an app with its copies.
@@ -67,6 +71,7 @@ type appPlan struct {
 	replace          bool           // whether they are
 	spreads          map[string]int // see spread
 	fits             []*fit         // by room.labels; see fit
+	lease            lease          // of a singleton
 }
 
 // fit is what an app's expressions say about a host's labels.
@@ -117,12 +122,12 @@ type copyPlan struct {
 }
 
 func newPlanner(s *State, obs Observations) *planner {
-	p := &planner{state: s, obs: obs, byName: map[string]*room{}, strays: map[CopyKey][]*room{}}
+	p := &planner{state: s, obs: obs, byName: map[string]*room{}, strays: map[CopyKey][]*room{}, granted: map[string]bool{}}
 	for e := range values(s.hosts) {
 		o := obs.Hosts[e.Name]
 		r := &room{
 			Host: e.Host, obs: o, fresh: o.Alive && o.Reported && o.ReportAge < reportMissed,
-			perApp: map[string]int{}, ports: map[int]CopyKey{},
+			current: o.Reported && o.Slice >= e.slice, perApp: map[string]int{}, ports: map[int]CopyKey{},
 		}
 		p.rooms = append(p.rooms, r)
 		p.byName[e.Name] = r
@@ -143,6 +148,9 @@ func (p *planner) planApp(e *appEntry) *appPlan {
 		timeout:  or(e.Spec.Update.Deadline.Std(), 2*time.Minute),
 		grace:    or(e.Spec.Disconnect.Grace.Std(), 5*time.Second),
 		replace:  e.Spec.Disconnect.Policy != intent.DisconnectKeep,
+	}
+	if e.Spec.Singleton {
+		a.lease = p.lease(e.Spec.Name)
 	}
 	for placement := range prefixed(p.state.copies, e.Spec.Name) {
 		c := &copyPlan{Placement: *placement, room: p.byName[placement.Host]}
@@ -226,7 +234,7 @@ func (p *planner) put(a *appPlan, c *copyPlan, next Placement, reason string) {
 	c.Placement, c.room = next, p.byName[next.Host]
 	c.room.take(a, next)
 	c.touched, c.known, c.seen, c.ready, c.settled = true, false, false, false, false
-	p.ops = append(p.ops, op{put: &next, move: move})
+	p.ops = append(p.ops, op{put: &next, grant: p.grantFor(a, next), move: move})
 	a.spreads = nil
 }
 
