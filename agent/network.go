@@ -51,7 +51,7 @@ func newLinks(id *trust.Identity, network Network) *links {
 	// A peer that stopped answering must not hold requests until TCP gives up.
 	l.http.ResponseHeaderTimeout = 45 * time.Second
 	l.http.IdleConnTimeout = 2 * time.Minute
-	l.http.HTTP2 = &http.HTTP2Config{SendPingTimeout: 2 * time.Second, PingTimeout: 2 * time.Second}
+	l.http.HTTP2 = &http.HTTP2Config{SendPingTimeout: 2500 * time.Millisecond, PingTimeout: 2 * time.Second}
 	return l
 }
 

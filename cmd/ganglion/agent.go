@@ -140,6 +140,7 @@ func parseNATS(v value) ([]string, error) {
 // A host that left its mesh waits for another one: it does not create or join
 // one by itself again in this life.
 func runAgent(ctx context.Context, cfg agent.Config) error {
+	raisePriority(cfg.Logger)
 	var telling sync.WaitGroup
 	defer telling.Wait() // else we could be gone before it is told
 	ending, stop := context.WithCancel(ctx)
