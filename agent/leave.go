@@ -146,7 +146,7 @@ func (s *server) postRetire(r *http.Request, _ []byte) (any, error) {
 			return nil, api.Errorf(api.CodeRejected, "retire host %s: it is still in the quorum", name)
 		}
 	}
-	res, err := s.commit(r, topology.Command{RemoveHost: &topology.RemoveHost{Name: name, ID: h.ID}})
+	res, err := s.commit(r, topology.Command{RemoveHost: &topology.RemoveHost{Name: name, ID: h.ID, Left: true}})
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ const (
 	MaxRequests = 4096 // remembered request ids
 
 	maxRequestID = 128
+	maxUnproved  = 16
 	maxID        = 128
 	maxKeyBytes  = 64 << 10
 )

@@ -15,6 +15,9 @@ func (t *txn) enrolHost(c EnrolHost) *Rejected {
 		}
 		return nil
 	}
+	if _, gone := t.revoked.Get([]byte(c.ID)); gone {
+		return reject(RejectConflict, "enrol host %s: the host with id %s was removed from the mesh; run ganglion leave on it, then join again", c.Name, c.ID)
+	}
 	for e := range values(t.hosts) {
 		if e.ID == c.ID {
 			return reject(RejectConflict, "enrol host %s: the host with id %s is enrolled as %s; remove that first", c.Name, c.ID, e.Name)
@@ -39,10 +42,17 @@ func (t *txn) removeHost(c RemoveHost) *Rejected {
 	if e.ID != c.ID {
 		return reject(RejectConflict, "remove host %s: its id is %s, not %q; look again", c.Name, e.ID, c.ID)
 	}
+	if c.Drained && e.Drain != DrainDrained {
+		return reject(RejectConflict, "remove host %s: it is not drained; ganglion drain %s", c.Name, c.Name)
+	}
+	if len(c.Unproved) > maxUnproved {
+		return reject(RejectInvalid, "remove host %s: more than %d things are unproved", c.Name, maxUnproved)
+	}
 	for _, p := range collect(prefixed(t.onHost, c.Name)) {
 		t.unplace(p.Key())
 	}
 	t.hosts = remove(t.hosts, c.Name)
+	t.revoke(Revocation{ID: e.ID, Name: e.Name, Index: t.index, Left: c.Left, Unproved: c.Unproved})
 	t.changed = true
 	return nil
 }
@@ -55,7 +65,9 @@ func (t *txn) setDrain(c SetDrain) *Rejected {
 	switch {
 	case c.Drain != DrainNone && c.Drain != DrainDraining && c.Drain != DrainDrained:
 		return reject(RejectInvalid, "drain host %s: %q is no drain state", c.Host, c.Drain)
-	case c.Drain == e.Drain || c.Drain == DrainDraining && e.Drain == DrainDrained:
+	case c.Drain != DrainDraining && c.Removing:
+		return reject(RejectInvalid, "drain host %s: %q does not go with removing it", c.Host, c.Drain)
+	case (c.Drain == e.Drain || c.Drain == DrainDraining && e.Drain == DrainDrained) && (!c.Removing || e.Removing):
 		return nil
 	case c.Drain == DrainDrained && e.Drain != DrainDraining:
 		return reject(RejectConflict, "drain host %s: it is not draining", c.Host)
@@ -63,7 +75,10 @@ func (t *txn) setDrain(c SetDrain) *Rejected {
 		return reject(RejectConflict, "drain host %s: copies are still placed on it", c.Host)
 	}
 	next := *e
-	next.Drain = c.Drain
+	next.Removing = c.Removing || e.Removing && c.Drain != DrainNone
+	if c.Drain != DrainDraining || e.Drain != DrainDrained {
+		next.Drain = c.Drain
+	}
 	t.hosts = insert(t.hosts, c.Host, &next)
 	t.touched[c.Host] = true
 	t.changed = true

@@ -76,17 +76,24 @@ type EnrolHost struct {
 	ID   string `json:"id"` // made by the host at enrolment; tells two hosts of one name apart
 }
 
-// RemoveHost takes a host off the roster. Its placements become unplaced.
+// RemoveHost takes a host off the roster and revokes its identity. Its
+// placements become unplaced.
 type RemoveHost struct {
-	Name string `json:"name"`
-	ID   string `json:"id"`
+	Name    string `json:"name"`
+	ID      string `json:"id"`
+	Drained bool   `json:"drained,omitempty"` // only if it is, still
+	Left    bool   `json:"left,omitempty"`    // at its own wish: what it keeps is its own business
+	// Unproved goes into the Revocation.
+	Unproved []string `json:"unproved,omitempty"`
 }
 
 // SetDrain sets a host's drain state: users ask for draining and for none,
-// Decide for drained once nothing is placed there.
+// Decide for drained once nothing is placed there. Removing goes with draining,
+// and ends with none.
 type SetDrain struct {
-	Host  string `json:"host"`
-	Drain Drain  `json:"drain"`
+	Host     string `json:"host"`
+	Drain    Drain  `json:"drain"`
+	Removing bool   `json:"removing,omitempty"`
 }
 
 // PutToken stores a join token by the hash of its secret.

@@ -102,6 +102,9 @@ type Host struct {
 	ID       string `json:"id"`
 	Enrolled uint64 `json:"enrolled"`
 	Drain    Drain  `json:"drain"`
+	// Removing says that the host is being decommissioned: once it is empty it is
+	// to remove all that it keeps of copies.
+	Removing bool `json:"removing,omitempty"`
 }
 
 // Assignment is a copy that a host should run: its placement with the
@@ -122,6 +125,10 @@ type Slice struct {
 	Drain       Drain        `json:"drain"`
 	Assignments []Assignment `json:"assignments"`
 	Leases      []HeldLease  `json:"leases,omitempty"` // of singletons that this host has, by app; also of apps it is to run no more
+
+	Removing bool        `json:"removing,omitempty"` // as of the Host
+	Revoked  []string    `json:"revoked,omitempty"`  // ids of hosts that are to be refused, sorted
+	Gone     *Revocation `json:"gone,omitempty"`     // this host was removed: it is to clear out and forget the mesh
 }
 
 // Trust is the mesh's secrets. CAKey and GossipKey never leave the voters in

@@ -69,9 +69,11 @@ func drawCommand(t *rapid.T) Command {
 	case 7, 8:
 		c.EnrolHost = &EnrolHost{Name: names.Draw(t, "name"), ID: texts.Draw(t, "id")}
 	case 9:
-		c.RemoveHost = &RemoveHost{Name: names.Draw(t, "name"), ID: texts.Draw(t, "id")}
+		c.RemoveHost = &RemoveHost{
+			Name: names.Draw(t, "name"), ID: texts.Draw(t, "id"), Drained: rapid.Bool().Draw(t, "drained"), Left: rapid.Bool().Draw(t, "left"),
+		}
 	case 10:
-		c.SetDrain = &SetDrain{Host: names.Draw(t, "host"), Drain: drains.Draw(t, "drain")}
+		c.SetDrain = &SetDrain{Host: names.Draw(t, "host"), Drain: drains.Draw(t, "drain"), Removing: rapid.Bool().Draw(t, "removing")}
 	case 11:
 		c.PutToken = &PutToken{ID: texts.Draw(t, "id"), Hash: rapid.SliceOfN(rapid.Byte(), 0, 4).Draw(t, "hash")}
 	case 12:

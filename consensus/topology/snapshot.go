@@ -38,6 +38,7 @@ type image struct {
 	Tokens     []PutToken            `json:"tokens"`
 	Leases     []Lease               `json:"leases,omitempty"`
 	Requests   map[string]remembered `json:"requests"`
+	Revoked    []Revocation          `json:"revoked,omitempty"`
 }
 
 type hostImage struct {
@@ -69,7 +70,7 @@ func (s *State) Write(w io.Writer) error {
 func (s *State) image() image {
 	im := image{
 		Revision: s.revision, Era: s.era, MeshID: s.meshID, MeshName: s.meshName, Trust: s.trust,
-		Apps: s.Apps(), Placements: s.Placements(), Tokens: s.Tokens(), Leases: s.Leases(),
+		Apps: s.Apps(), Placements: s.Placements(), Tokens: s.Tokens(), Leases: s.Leases(), Revoked: s.revocations(),
 		Requests: make(map[string]remembered, s.requests.Len()),
 	}
 	for e := range values(s.hosts) {
@@ -149,6 +150,9 @@ func (im image) state() (*State, error) {
 	for _, l := range im.Leases {
 		s.leases = insert(s.leases, l.App, &l)
 	}
+	for _, r := range im.Revoked {
+		s.revoked = insert(s.revoked, r.ID, r)
+	}
 	for id, r := range im.Requests {
 		s.requests = insert(s.requests, id, r)
 		s.replay, _, _ = s.replay.Insert(indexKey(r.Index), id)
@@ -163,7 +167,7 @@ func (im image) state() (*State, error) {
 // check holds the invariants that the rest of the package builds on.
 func (s *State) check(im image) error {
 	if s.hosts.Len() != len(im.Hosts) || s.apps.Len() != len(im.Apps) || s.copies.Len() != len(im.Placements) ||
-		s.tokens.Len() != len(im.Tokens) || s.replay.Len() != len(im.Requests) {
+		s.tokens.Len() != len(im.Tokens) || s.revoked.Len() != len(im.Revoked) || s.replay.Len() != len(im.Requests) {
 		return errors.New("two entries have one name")
 	}
 	for _, h := range im.Hosts {

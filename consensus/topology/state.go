@@ -20,12 +20,13 @@ type State struct {
 	meshName string
 	trust    Trust
 
-	apps   *iradix.Tree[*appEntry]
-	hosts  *iradix.Tree[*hostEntry]
-	copies *iradix.Tree[*Placement] // by copyKey
-	onHost *iradix.Tree[*Placement] // the same, by host and copyKey
-	tokens *iradix.Tree[PutToken]
-	leases *iradix.Tree[*Lease] // by app
+	apps    *iradix.Tree[*appEntry]
+	hosts   *iradix.Tree[*hostEntry]
+	copies  *iradix.Tree[*Placement] // by copyKey
+	onHost  *iradix.Tree[*Placement] // the same, by host and copyKey
+	tokens  *iradix.Tree[PutToken]
+	leases  *iradix.Tree[*Lease]     // by app
+	revoked *iradix.Tree[Revocation] // by host id
 
 	requests *iradix.Tree[remembered]
 	replay   *iradix.Tree[string] // request ids by the index they were accepted at
@@ -60,6 +61,7 @@ func New() *State {
 		onHost:   iradix.New[*Placement](),
 		tokens:   iradix.New[PutToken](),
 		leases:   iradix.New[*Lease](),
+		revoked:  iradix.New[Revocation](),
 		requests: iradix.New[remembered](),
 		replay:   iradix.New[string](),
 	}
@@ -153,7 +155,7 @@ func (s *State) PlacementsOn(host string) []Placement { return collect(prefixed(
 func (s *State) Slice(host string) Slice {
 	slice := Slice{MeshID: s.meshID, Host: host, Era: s.era, Drain: DrainNone}
 	if e, ok := s.hosts.Get([]byte(host)); ok {
-		slice.Index, slice.Drain = e.slice, e.Drain
+		slice.Index, slice.Drain, slice.Removing, slice.Revoked = e.slice, e.Drain, e.Removing, s.revokedIDs()
 	}
 	slice.Leases = s.heldBy(host)
 	for p := range prefixed(s.onHost, host) {
