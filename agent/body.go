@@ -60,7 +60,7 @@ func copyReport(c copies.CopyReport) api.CopyReport {
 	out := api.CopyReport{
 		ID: c.ID.String(), Version: c.Version, Generation: c.Generation, State: c.State, Ready: c.Ready,
 		ReadyMS: c.ReadyFor.Milliseconds(), AgeMS: c.Age.Milliseconds(), Failed: c.Failed, Why: c.Why,
-		Pid: c.Pid, Restarts: c.Restarts,
+		Pid: c.Pid, Restarts: c.Restarts, Done: c.Done,
 	}
 	if !c.Since.IsZero() {
 		out.Since = &c.Since

@@ -195,7 +195,7 @@ func (o *observatory) observe(hosts []topology.Host, members []gossip.Member, no
 	all := byName(members)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	obs := topology.Observations{Hosts: make(map[string]topology.HostObs, len(hosts)), Settled: true}
+	obs := topology.Observations{Hosts: make(map[string]topology.HostObs, len(hosts)), Settled: true, Now: now}
 	for _, h := range hosts {
 		o.meet(h, now)
 		ho := o.hostObs(h, all[h.Name], now)
@@ -247,7 +247,7 @@ func copyObs(c api.CopyReport, age time.Duration) topology.CopyObs {
 	co := topology.CopyObs{
 		Version: c.Version, Generation: c.Generation, State: c.State, Ready: c.Ready,
 		Age: time.Duration(c.AgeMS)*time.Millisecond + age, Failed: c.Failed, Why: c.Why,
-		Pid: c.Pid, Restarts: c.Restarts,
+		Done: c.Done, Pid: c.Pid, Restarts: c.Restarts,
 	}
 	if c.Since != nil {
 		co.Since = *c.Since

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // cronField is the range of one field of a cron expression, and the names that
@@ -26,16 +27,34 @@ var cronFields = []cronField{
 
 var cronNames = []string{"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"}
 
-// checkSchedule judges a cron expression of five fields, or a name for one.
+// checkSchedule judges a cron expression of five fields, a name for one, or
+// "@every 90s"; before it may stand the zone that it is meant in.
 func checkSchedule(s string) error {
 	if len(s) > MaxText {
 		return fmt.Errorf("%d bytes; at most %d are allowed", len(s), MaxText)
+	}
+	for _, prefix := range []string{"CRON_TZ=", "TZ="} {
+		if tail, ok := strings.CutPrefix(s, prefix); ok {
+			zone, rest, _ := strings.Cut(tail, " ")
+			if err := checkZone(zone); err != nil {
+				return err
+			}
+			s = rest
+			break
+		}
+	}
+	if every, ok := strings.CutPrefix(s, "@every "); ok {
+		d, err := time.ParseDuration(every)
+		if err != nil || d < time.Second || d%time.Second != 0 || d > MaxSpan.Std() {
+			return fmt.Errorf("%s is not a span of whole seconds up to %s", quote(every), MaxSpan)
+		}
+		return nil
 	}
 	if strings.HasPrefix(s, "@") {
 		if slices.Contains(cronNames, s) {
 			return nil
 		}
-		return fmt.Errorf("%s is not a schedule: %s", quote(s), oneOf(s, cronNames))
+		return fmt.Errorf("%s is not a schedule: %s, or @every 90s", quote(s), oneOf(s, cronNames))
 	}
 	fields := strings.Fields(s)
 	if len(fields) != len(cronFields) {
@@ -47,6 +66,17 @@ func checkSchedule(s string) error {
 				return fmt.Errorf("%s of %s: %w", cronFields[i].what, quote(s), err)
 			}
 		}
+	}
+	return nil
+}
+
+// checkZone judges the name of a zone. Local is none: every host has its own.
+func checkZone(name string) error {
+	if name == "" || name == "Local" {
+		return fmt.Errorf("%s is not the name of a time zone, as in Europe/Berlin", quote(name))
+	}
+	if _, err := time.LoadLocation(name); err != nil {
+		return fmt.Errorf("%s is not a known time zone, as in Europe/Berlin", quote(name))
 	}
 	return nil
 }

@@ -249,9 +249,14 @@ func TestReflexRefuses(t *testing.T) {
 }
 
 func TestSchedules(t *testing.T) {
-	for _, s := range []string{"@hourly", "0 3 * * *", "*/15 0-6/2 1,15 JAN-mar MON-FRI", "0 0 31 12 7"} {
+	for _, s := range []string{"@hourly", "0 3 * * *", "*/15 0-6/2 1,15 JAN-mar MON-FRI", "0 0 31 12 7", "@every 90s", "CRON_TZ=Europe/Berlin 0 3 * * *", "TZ=UTC @daily"} {
 		if err := checkSchedule(s); err != nil {
 			t.Errorf("%q: %v", s, err)
+		}
+	}
+	for _, s := range []string{"@every", "@every 1ms", "@every 1h0.5s", "@every 0s", "@every 9000h", "CRON_TZ=Local @daily", "TZ= @daily", "TZ=", "TZ=Nowhere/Atall @daily"} {
+		if checkSchedule(s) == nil {
+			t.Errorf("%q was accepted", s)
 		}
 	}
 }

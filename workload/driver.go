@@ -83,6 +83,10 @@ type Exit struct {
 	Successor *Instance
 }
 
+// succeeded tells that the copy did what it was for: it ended by itself, with
+// code 0.
+func (e Exit) succeeded() bool { return e.Known && e.Signal == 0 && e.Code == 0 }
+
 // Handle is a running copy. Its methods may be called from any goroutine.
 type Handle interface {
 	// Instance returns the copy as it runs now.

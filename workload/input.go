@@ -25,15 +25,19 @@ type Target struct {
 }
 
 // Input is something that happened to a copy. It is one of Want, Adopted,
-// Started, StartFailed, Exited, StopEnded, Probed, RestartAsked and Tick.
+// Recalled, Started, StartFailed, Exited, StopEnded, Probed, RestartAsked and
+// Tick.
 type Input interface{ input() }
 
 type (
 	// Want is a new target. Nil means that this host should not have the copy.
 	Want struct{ Target *Target }
 	// Adopted is a running copy found from an earlier life of the agent. It is
-	// the first input, if it comes at all.
+	// the first input but for Recalled, if it comes at all.
 	Adopted struct{ Instance Instance }
+	// Recalled is what an earlier life of the agent remembered of the copy. It is
+	// the first input, if it comes at all.
+	Recalled struct{ Memory Memory }
 	// Started answers a Start.
 	Started struct{ Instance Instance }
 	// StartFailed answers a Start that did not succeed.
@@ -62,6 +66,7 @@ type (
 
 func (Want) input()         {}
 func (Adopted) input()      {}
+func (Recalled) input()     {}
 func (Started) input()      {}
 func (StartFailed) input()  {}
 func (Exited) input()       {}

@@ -23,7 +23,8 @@ const (
 
 // Policy is how a copy is kept: what Supervisor needs of an app.
 type Policy struct {
-	Limit      int           // restarts within Window before it is told as needs_human
+	Once       bool          // it runs to completion: an end with code 0 is final, and so is being over the limit
+	Limit      int           // restarts within Window before it is told as needs_human; of a copy that runs once, in all
 	Window     time.Duration //
 	BackoffMax time.Duration // longest wait between restarts, and the wait of a copy over its limit
 	Stable     time.Duration // ready for so long: the back-off starts afresh
@@ -58,6 +59,7 @@ func PolicyOf(app intent.App) (Policy, error) {
 		return Policy{}, fmt.Errorf("read stop rule of app %q: %w", app.Name, err)
 	}
 	p := Policy{
+		Once:       app.Once || app.Schedule != "",
 		Limit:      cmp.Or(max(app.Restart.Limit, 0), 5),
 		Window:     cmp.Or(app.Restart.Window.Std(), 10*time.Minute),
 		BackoffMax: cmp.Or(app.Restart.BackoffMax.Std(), time.Minute),

@@ -15,6 +15,7 @@ type Status struct {
 	Ready      bool
 	ReadySince time.Time // zero if not ready
 	Failed     bool      // this generation cannot work as it is
+	Completed  uint64    // the last generation that ran to completion; 0: none
 	PortTaken  bool      // a dynamic port is held by something else
 	Why        string    // why it does not run, or is not ready; empty if it is
 }
@@ -30,6 +31,7 @@ func (s *Supervisor) Status() Status {
 		Ready:      !s.readySince.IsZero() && s.inFlight != StateStopping,
 		ReadySince: s.readySince,
 		Failed:     s.failure.bad,
+		Completed:  s.completed,
 		PortTaken:  s.failure.port,
 		Why:        s.why,
 	}
@@ -56,7 +58,7 @@ func (s *Supervisor) state() State {
 		return s.inFlight
 	case s.inst != nil:
 		return StateRunning
-	case s.want == nil || s.want.Stopped != "":
+	case s.want == nil || s.want.Stopped != "" || s.hasCompleted():
 		return StateStopped
 	case s.failure.state != "":
 		return s.failure.state
@@ -70,7 +72,7 @@ func (s *Supervisor) wake(now time.Time) (at time.Time) {
 	case s.inFlight != "" || !s.decided:
 		return at
 	case s.inst == nil:
-		if s.want != nil && s.want.Stopped == "" {
+		if s.want != nil && s.want.Stopped == "" && !s.final() {
 			at = s.retryAt
 		}
 		return at

@@ -43,7 +43,12 @@ type Supervisor struct {
 	exitAt     time.Time // of the last end, for how long the next start took
 	restart    NoteKind  // what the next start answers; empty: it is a first one
 	failure    failure
+	tries      int  // that failed, of a copy that runs once
+	gaveUp     bool // it was tried often enough
 	why        string
+
+	completed uint64 // the last generation that ran to completion
+	recalled  Memory // of an earlier life, for the generation it names
 
 	asked      bool // a restart, not yet begun
 	stopWhy    string
@@ -70,7 +75,7 @@ func (s *Supervisor) Step(now time.Time, in Input) Output {
 	var out Output
 	switch in := in.(type) {
 	case Want:
-		s.onWant(now, in.Target)
+		s.onWant(now, in.Target, &out)
 	case Adopted:
 		s.onAdopted(now, in.Instance)
 	case Started:
@@ -86,14 +91,16 @@ func (s *Supervisor) Step(now time.Time, in Input) Output {
 			s.health.result(now, in.Check, in.Outcome, in.Why)
 		}
 	case RestartAsked:
-		s.asked = s.want != nil && s.want.Stopped == ""
+		s.asked = s.want != nil && s.want.Stopped == "" && !s.hasCompleted()
+	case Recalled:
+		s.recalled, s.completed = in.Memory, in.Memory.Completed
 	}
 	s.advance(now, &out)
 	out.Wake = s.wake(now)
 	return out
 }
 
-func (s *Supervisor) onWant(now time.Time, t *Target) {
+func (s *Supervisor) onWant(now time.Time, t *Target, out *Output) {
 	s.decided, s.want = true, t
 	if t != nil {
 		s.rule = t.Policy.Stop
@@ -102,6 +109,7 @@ func (s *Supervisor) onWant(now time.Time, t *Target) {
 		return
 	}
 	s.begin(now, t.Generation)
+	s.recall(now, out)
 	if s.inst != nil && s.inst.Spec.Generation == t.Generation {
 		s.starts = s.inst.Start
 		s.health = newHealth(now, t.Policy, true)
@@ -114,6 +122,7 @@ func (s *Supervisor) begin(now time.Time, generation uint64) {
 	s.starts, s.backoff, s.retryAt = 0, backoff{}, time.Time{}
 	s.restart, s.failure, s.why = "", failure{}, ""
 	s.asked, s.fast, s.proved, s.toldHuman = false, false, false, time.Time{}
+	s.tries, s.gaveUp = 0, false
 }
 
 // onAdopted keeps the instance; its health is judged once its policy is known.
@@ -129,6 +138,9 @@ func (s *Supervisor) onStarted(now time.Time, inst Instance, out *Output) {
 	s.inFlight, s.inst = "", &inst
 	if inst.Spec.Generation == s.generation {
 		s.starts = inst.Start
+	}
+	if s.asked {
+		s.tries, s.gaveUp = 0, false
 	}
 	s.retryAt, s.asked, s.fast = time.Time{}, false, false
 	if s.failure.state != StateBackoff {
@@ -160,6 +172,7 @@ func (s *Supervisor) onStartFailed(now time.Time, in StartFailed, out *Output) {
 	p := s.want.Policy
 	switch in.Kind {
 	case FailedForGood:
+		s.gaveUp = p.Once
 		s.failure.state, s.failure.bad = StateFailed, true
 		s.retryAt = now.Add(slow(p, s.jitter()))
 		s.needsHuman(now, out)
@@ -193,6 +206,10 @@ func (s *Supervisor) onExited(now time.Time, exit Exit, out *Output) {
 		return
 	}
 	s.why = describe(exit)
+	if s.want.Policy.Once && exit.succeeded() {
+		s.completed, s.failure, s.restart = s.generation, failure{}, ""
+		return
+	}
 	s.countFailure(now, out)
 	if exit.Successor == nil {
 		return
@@ -210,7 +227,14 @@ func (s *Supervisor) countFailure(now time.Time, out *Output) {
 	wait, over := s.backoff.next(now, p, s.jitter())
 	s.retryAt = now.Add(wait)
 	s.failure.state = StateBackoff
-	if over {
+	s.tries++
+	switch {
+	case p.Once && s.tries > p.Limit:
+		s.gaveUp, s.failure = true, failure{state: StateFailed, bad: true}
+		s.why = fmt.Sprintf("%s; tried %d times", s.why, s.tries)
+		s.needsHuman(now, out)
+	case p.Once:
+	case over:
 		s.failure.bad = true
 		s.why = fmt.Sprintf("%s; restarted %d times within %s, now trying every %s", s.why, p.Limit, p.Window, p.BackoffMax)
 		s.needsHuman(now, out)
@@ -243,13 +267,22 @@ func (s *Supervisor) onStopEnded(now time.Time, in StopEnded, out *Output) {
 	}
 }
 
+// hasCompleted tells that the copy has done what this generation of it was for.
+func (s *Supervisor) hasCompleted() bool {
+	return s.want != nil && s.want.Policy.Once && s.completed == s.generation && s.generation != 0
+}
+
+// final tells that the copy is not started any more, but for a restart that is
+// asked for.
+func (s *Supervisor) final() bool { return s.hasCompleted() || s.gaveUp }
+
 // advance takes the step from what runs to what is wanted.
 func (s *Supervisor) advance(now time.Time, out *Output) {
 	switch {
 	case s.inFlight != "" || !s.decided:
 	case s.inst != nil:
 		s.tend(now, out)
-	case s.want != nil && s.want.Stopped == "" && (s.asked || !now.Before(s.retryAt)):
+	case s.want != nil && s.want.Stopped == "" && (s.asked || !s.final() && !now.Before(s.retryAt)):
 		s.inFlight = StateStarting
 		out.Actions = append(out.Actions, Start{N: s.starts + 1, Fast: s.fast && s.starts > 0})
 	}

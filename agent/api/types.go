@@ -191,6 +191,7 @@ type CopyReport struct {
 	UnreadyMS  int64              `json:"unready_ms,omitempty"` // since it was last ready
 	AgeMS      int64              `json:"age_ms"`
 	Failed     bool               `json:"failed,omitempty"`
+	Done       uint64             `json:"done,omitempty"` // the last generation that ran to completion
 	Why        string             `json:"why,omitempty"`
 	Pid        int                `json:"pid,omitempty"`
 	Restarts   int                `json:"restarts,omitempty"`

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -32,8 +34,11 @@ type Config struct {
 	// check which timed out says nothing about the copy. Nil: never.
 	Starved func() bool
 	Jitter  func() float64 // in [0,1), for back-off; default random
-	Stable  time.Duration  // ready for so long starts the back-off afresh; default workload.DefaultStable
-	Logger  *slog.Logger   // default: none
+	// BootClock names this boot of the host and tells for how long it has been up;
+	// default the host's. An empty name: not known.
+	BootClock func() (boot string, up time.Duration)
+	Stable    time.Duration // ready for so long starts the back-off afresh; default workload.DefaultStable
+	Logger    *slog.Logger  // default: none
 }
 
 func (c *Config) validate() error {
@@ -56,6 +61,9 @@ func (c *Config) validate() error {
 	}
 	if c.Jitter == nil {
 		c.Jitter = rand.Float64
+	}
+	if c.BootClock == nil {
+		c.BootClock = bootClock
 	}
 	if c.Stable == 0 {
 		c.Stable = workload.DefaultStable
@@ -89,6 +97,9 @@ type Manager struct {
 func New(cfg Config) (*Manager, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Join(cfg.Dir, memoryDir), 0o700); err != nil {
+		return nil, fmt.Errorf("configure copies: %w", err)
 	}
 	local, err := loadLocalStops(cfg.Dir)
 	if err != nil {
@@ -252,6 +263,9 @@ func (m *Manager) retire(r *runner) bool {
 	defer m.mu.Unlock()
 	if r.inbox != nil && r.inbox.order != nil {
 		return false
+	}
+	if err := r.memory.forget(); err != nil {
+		m.log.Warn("forget a copy", "copy", r.id.String(), "error", err)
 	}
 	delete(m.runners, r.id)
 	m.announce()

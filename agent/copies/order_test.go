@@ -191,7 +191,7 @@ func TestLocalStopStartRestart(t *testing.T) {
 			t.Fatalf("restarted out of a stop: %+v, %d starts", rep, r.startsOf(web))
 		}
 		must(r.m.RestartLocal(web))
-		if rep := r.report(web); rep.Restarts != 1 || r.startsOf(web) != 3 {
+		if rep := r.report(web); rep.Restarts != 2 || r.startsOf(web) != 3 {
 			t.Fatalf("%+v, %d starts", rep, r.startsOf(web))
 		}
 		must(r.m.StopLocal(web))

@@ -20,8 +20,9 @@ type CopyReport struct {
 	State      topology.CopyState `json:"state"`
 	Ready      bool               `json:"ready"`
 	ReadyFor   time.Duration      `json:"ready_for"`
-	Age        time.Duration      `json:"age"`    // since this host began to work on the generation that is placed here
-	Failed     bool               `json:"failed"` // the generation cannot work as it is
+	Age        time.Duration      `json:"age"`            // since this host began to work on the generation that is placed here
+	Failed     bool               `json:"failed"`         // the generation cannot work as it is
+	Done       uint64             `json:"done,omitempty"` // the last generation that ran to completion
 	Why        string             `json:"why,omitempty"`
 	Pid        int                `json:"pid,omitempty"`
 	Restarts   int                `json:"restarts"`        // within the generation
@@ -74,7 +75,7 @@ func (v *view) report(id workload.CopyID, now time.Time) CopyReport {
 	rep := CopyReport{
 		ID: id, Version: v.version, Generation: v.st.Generation,
 		State: topology.CopyState(v.st.State), Ready: v.st.Ready,
-		Failed: v.st.Failed, Why: v.st.Why, Restarts: max(v.st.Starts-1, 0),
+		Failed: v.st.Failed, Done: v.st.Completed, Why: v.st.Why, Restarts: max(v.st.Starts-1, 0),
 		Ports: v.ports, PortTaken: v.taken,
 	}
 	if !v.st.Born.IsZero() {
@@ -96,7 +97,7 @@ func (v *view) report(id workload.CopyID, now time.Time) CopyReport {
 func (v *view) same(o *view) bool {
 	a, b := v.report(workload.CopyID{}, time.Time{}), o.report(workload.CopyID{}, time.Time{})
 	return a.Version == b.Version && a.Generation == b.Generation && a.State == b.State && a.Ready == b.Ready &&
-		v.st.ReadySince.Equal(o.st.ReadySince) && v.st.Born.Equal(o.st.Born) && a.Failed == b.Failed && a.Why == b.Why && a.Pid == b.Pid &&
+		v.st.ReadySince.Equal(o.st.ReadySince) && v.st.Born.Equal(o.st.Born) && a.Failed == b.Failed && a.Done == b.Done && a.Why == b.Why && a.Pid == b.Pid &&
 		a.Restarts == b.Restarts && maps.Equal(v.held, o.held) && maps.Equal(a.Ports, b.Ports) && slices.Equal(a.PortTaken, b.PortTaken)
 }
 

@@ -30,6 +30,9 @@ type rig struct {
 
 	mu     sync.Mutex
 	events []Event
+
+	bootID string
+	begun  time.Time
 }
 
 // bubble runs f with a rig in virtual time.
@@ -47,10 +50,11 @@ func bubble(t *testing.T, f func(t *testing.T, r *rig)) {
 }
 
 func newRig(t *testing.T) *rig {
-	r := &rig{t: t, host: workloadtest.NewHost("h1")}
+	r := &rig{t: t, host: workloadtest.NewHost("h1"), bootID: "boot-1", begun: time.Now()}
 	r.cfg = Config{
 		Driver: workloadtest.NewMemory(r.host), Host: "h1", HostAddr: "127.0.0.1", Dir: t.TempDir(),
 		Emit: r.emit, Jitter: func() float64 { return 0.5 },
+		BootClock: func() (string, time.Duration) { return r.bootID, time.Since(r.begun) + time.Hour },
 	}
 	return r
 }

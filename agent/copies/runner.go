@@ -34,6 +34,7 @@ type runner struct {
 	taken    portBook
 	told     map[workload.NoteKind]string // id of the last event of each kind
 	took     time.Duration                // of the last stop
+	memory   memory
 
 	life    context.Context // of the running instance
 	endLife context.CancelFunc
@@ -58,6 +59,7 @@ func (m *Manager) newRunner(id workload.CopyID, main workload.Handle, spares []w
 		results: make(chan probed),
 		taken:   portBook{},
 		told:    map[workload.NoteKind]string{},
+		memory:  m.memoryOf(id),
 	}
 }
 
@@ -86,6 +88,7 @@ func (r *runner) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	var wake time.Time
+	r.recall(ctx)
 	if r.handle != nil {
 		r.exits = r.handle.Exited()
 		r.held = portsOf(r.handle.Instance().Spec)
@@ -218,8 +221,33 @@ func (r *runner) step(ctx context.Context, in workload.Input) time.Time {
 			}
 		}
 	}
+	r.remember()
 	r.publish()
 	return out.Wake
+}
+
+// recall hands the supervisor what the last life of the agent knew of the copy.
+func (r *runner) recall(ctx context.Context) {
+	mem, err := r.memory.load(time.Now())
+	if err != nil {
+		r.m.log.Warn("recall how a copy was kept: its back-off starts afresh", "copy", r.id.String(), "error", err)
+		return
+	}
+	r.memory.last = mem
+	r.step(ctx, workload.Recalled{Memory: mem})
+}
+
+// remember saves what the next life of the agent must know. It comes after what
+// the step had to do, so that no write stands before a start, and before anybody
+// is told that the copy has completed.
+func (r *runner) remember() {
+	mem := r.sup.Memory()
+	if mem.Generation == 0 {
+		return // nothing was asked for yet
+	}
+	if err := r.memory.save(time.Now(), mem); err != nil {
+		r.m.log.Warn("remember how a copy is kept", "copy", r.id.String(), "error", err)
+	}
 }
 
 func (r *runner) do(ctx context.Context, a workload.Action) workload.Input {

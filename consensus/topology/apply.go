@@ -126,6 +126,8 @@ func (t *txn) do(c Command) *Rejected {
 		return t.renewLeases(*c.RenewLeases)
 	case c.EndLease != nil:
 		return t.endLease(*c.EndLease)
+	case c.RecordRuns != nil:
+		return t.recordRuns(*c.RecordRuns)
 	default:
 		return nil // Heartbeat
 	}

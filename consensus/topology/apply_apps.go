@@ -81,14 +81,18 @@ func (t *txn) putApp(spec intent.App, set string) {
 	if set != "" {
 		next.Set = set
 	}
-	if next.Set == e.Set && !e.Rollout.Halted && sameSpec(e.Spec, spec) {
+	if next.Set == e.Set && !e.TriesAgain() && sameSpec(e.Spec, spec) {
 		return
 	}
 	next.Spec, next.Version, next.Modified = spec, spec.Version(), t.index
 	next.Rollout = Rollout{}
 	next.Versions = maps.Clone(e.Versions)
 	next.Versions[next.Version] = spec
+	next.rebase(e.App)
 	t.setApp(next)
+	if next.job() || e.job() {
+		t.restop(next)
+	}
 	if !sameSpec(e.assigned(e.Version), next.assigned(e.Version)) {
 		for p := range prefixed(t.copies, spec.Name) {
 			t.touched[p.Host] = true
@@ -128,8 +132,9 @@ func (t *txn) setRunning(c SetRunning) *Rejected {
 		return unknownApp("stop or start", c.App)
 	}
 	next := e.App
-	if c.N == nil {
+	if c.N == nil || e.job() && *c.N == 0 {
 		next.Stopped, next.StoppedCopies = c.Stopped, nil
+		next.haltJob()
 	} else {
 		key := CopyKey{c.App, *c.N}
 		if *c.N < 0 || *c.N >= intent.MaxCopies || !t.placed(key) {
@@ -145,11 +150,7 @@ func (t *txn) setRunning(c SetRunning) *Rejected {
 	}
 	next.Modified = t.index
 	t.setApp(next)
-	for _, p := range collect(prefixed(t.copies, c.App)) {
-		if next.stops(p) != p.Stopped {
-			t.putPlacement(p)
-		}
-	}
+	t.restop(next)
 	return nil
 }
 
@@ -158,7 +159,7 @@ func (t *txn) restartApp(c RestartApp) *Rejected {
 	if !ok {
 		return unknownApp("restart", c.App)
 	}
-	if c.N == nil {
+	if c.N == nil || e.job() && *c.N == 0 {
 		if e.Rollout.Halted && e.Stable != "" && e.Stable != e.Version {
 			return reject(RejectConflict, "restart app %s: its change to version %s has halted (%s); apply again, or restart single copies", c.App, e.Version, e.Rollout.Reason)
 		}
@@ -203,6 +204,9 @@ func (t *txn) forgetVersions(name string) {
 		return
 	}
 	used := map[string]bool{e.Version: true, e.Stable: true}
+	if e.Job.active() {
+		used[e.Job.Run.Version] = true
+	}
 	for p := range prefixed(t.copies, name) {
 		used[p.Version] = true
 	}

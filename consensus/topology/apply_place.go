@@ -92,7 +92,7 @@ func (t *txn) checkPlaced(before *iradix.Tree[*Placement], put []Placement) *Rej
 // to keep them until they are removed, but not to gain one.
 func (t *txn) checkCount(before *iradix.Tree[*Placement], name string) *Rejected {
 	app, _ := t.apps.Get([]byte(name))
-	limit := app.Spec.Copies()
+	limit := app.most()
 	if app.Spec.PerHost {
 		limit = t.hosts.Len()
 	}
@@ -136,16 +136,21 @@ func (t *txn) putPlacement(p Placement) {
 	}
 	p.Generation = t.index
 	p.Stopped = app.stops(p)
+	t.storePlacement(p)
+}
+
+// storePlacement stores p as it is. It must not change the copy's host.
+func (t *txn) storePlacement(p Placement) {
 	t.copies, _, _ = t.copies.Insert(copyKey(p.Key()), &p)
 	t.onHost, _, _ = t.onHost.Insert(hostKey(p.Host, p.Key()), &p)
 	t.mark(p)
 }
 
 // stops reports whether a host keeps the copy stopped: because a user said so,
-// or because it is on its way to another host.
+// because it is on its way to another host, or because its run is over.
 func (a App) stops(p Placement) bool {
 	_, one := slices.BinarySearch(a.StoppedCopies, p.N)
-	return a.Stopped || one || p.Leaving != ""
+	return a.Stopped || one || p.Leaving != "" || a.spent(p)
 }
 
 func (t *txn) unplace(k CopyKey) {

@@ -20,6 +20,10 @@ func Decide(s *State, obs Observations) Decision {
 		return p.out
 	}
 	for _, a := range p.apps {
+		if a.job() {
+			p.tendRun(a)
+			continue
+		}
 		p.watchRollout(a)
 		p.trim(a)
 		p.replaceLost(a)
@@ -28,6 +32,10 @@ func Decide(s *State, obs Observations) Decision {
 	// What runs comes before what is new: a copy that lost its host is not kept
 	// out by one that never had any.
 	for _, a := range p.apps {
+		if a.job() {
+			p.nextRun(a)
+			continue
+		}
 		p.fill(a)
 		p.repairPorts(a)
 		p.step(a)
@@ -62,6 +70,9 @@ func (p *planner) decision() Decision {
 	}
 	for _, r := range p.rolls {
 		p.out.Commands = append(p.out.Commands, Command{SetRollout: &r})
+	}
+	if len(p.runs) > 0 {
+		p.out.Commands = append(p.out.Commands, Command{RecordRuns: &RecordRuns{Runs: p.runs}})
 	}
 	for _, r := range p.rooms {
 		if p.emptied(r) {

@@ -4,15 +4,17 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/ganglion-mesh/ganglion/intent/cron"
 	"github.com/ganglion-mesh/ganglion/intent/expr"
 )
 
-// rules are the placement expressions of an app, compiled when first asked for:
-// compiling is slow, voters that do not lead never need it, and the result
-// depends on the text alone.
+// rules are the placement expressions and the schedule of an app, compiled when
+// first asked for: compiling is slow, voters that do not lead never need it, and
+// the result depends on the text alone (and the data of a schedule's time zone).
 type rules struct {
 	once            sync.Once
 	require, prefer []rule
+	schedule        cron.Schedule // never due if it is none
 }
 
 // rule is one expression. One that does not compile matches no host.
@@ -23,7 +25,7 @@ type rule struct {
 
 // newAppEntry shares the compiled rules of an earlier entry of the same text.
 func newAppEntry(a App, old *appEntry) *appEntry {
-	if old != nil && slices.Equal(old.Spec.Place.Require, a.Spec.Place.Require) && slices.Equal(old.Spec.Place.Prefer, a.Spec.Place.Prefer) {
+	if old != nil && slices.Equal(old.Spec.Place.Require, a.Spec.Place.Require) && slices.Equal(old.Spec.Place.Prefer, a.Spec.Place.Prefer) && old.Spec.Schedule == a.Spec.Schedule {
 		return &appEntry{App: a, rules: old.rules}
 	}
 	return &appEntry{App: a, rules: &rules{}}
@@ -33,6 +35,9 @@ func (e *appEntry) compile() *rules {
 	e.rules.once.Do(func() {
 		e.rules.require = compileAll(e.Spec.Place.Require)
 		e.rules.prefer = compileAll(e.Spec.Place.Prefer)
+		if e.Spec.Schedule != "" {
+			e.rules.schedule, _ = cron.Parse(e.Spec.Schedule) // one that cannot be read is refused at apply
+		}
 	})
 	return e.rules
 }

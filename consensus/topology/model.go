@@ -68,6 +68,7 @@ type App struct {
 	StoppedCopies []int   `json:"stopped_copies,omitempty"` // stopped one by one; sorted
 	RestartAt     uint64  `json:"restart_at,omitempty"`     // copies of an earlier generation are due for a restart
 	Rollout       Rollout `json:"rollout,omitzero"`
+	Job           Job     `json:"job,omitzero"` // of kinds once and schedule
 }
 
 // Rollout is how an app's change of version, or restart, ended.
@@ -143,6 +144,9 @@ type Trust struct {
 // an election from reports.
 type Observations struct {
 	Hosts map[string]HostObs
+	// Now is the time by the leader's wall clock, for schedules alone; zero: it is
+	// not known, and nothing is due.
+	Now time.Time
 	// Settled is true once every alive host has reported to this leader, or the
 	// time allowed for it has passed. Before it, Decide places nothing.
 	Settled bool
@@ -194,6 +198,7 @@ type CopyObs struct {
 	Age        time.Duration // since the host first worked on this generation
 	Failed     bool          // this generation cannot work as it is: bad binary, limit of restarts reached, unhealthy past its grace
 	Why        string
+	Done       uint64 // the last generation that ran to completion, of a job; 0: none
 
 	// For Status alone.
 	Pid      int

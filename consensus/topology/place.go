@@ -204,10 +204,6 @@ func (p *planner) fill(a *appPlan) {
 	if a.Stopped {
 		return
 	}
-	if kind := a.Spec.Kind(); kind == intent.KindOnce || kind == intent.KindSchedule {
-		p.unplaced(CopyKey{App: a.Spec.Name}, "apps of kind "+kind+" cannot be run yet")
-		return
-	}
 	if a.Spec.PerHost {
 		p.fillPerHost(a)
 		return

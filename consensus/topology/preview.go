@@ -136,6 +136,9 @@ func (r *rehearsal) outcome(began *State) Rest {
 	for before := range values(began.copies) {
 		key := before.Key()
 		now, ok := r.state.copies.Get(copyKey(key))
+		if app, _ := began.apps.Get([]byte(before.App)); app.spent(*before) {
+			continue // only what a run has left: the next one has its own place
+		}
 		switch {
 		case ok && now.Host != before.Host:
 			out.Moves = append(out.Moves, Move{Copy: key, From: before.Host, To: now.Host, Reason: r.reason(key, before.Host)})
@@ -217,8 +220,10 @@ func (r *rehearsal) capacity(began *State) []Capacity {
 			Host: room.Name, State: room.paperState(), Copies: room.copies,
 			CPU: room.obs.CPU, Memory: room.obs.Memory, Ports: max(0, last-first+1),
 		}
-		for range prefixed(began.onHost, room.Name) {
-			c.Before++
+		for p := range prefixed(began.onHost, room.Name) {
+			if app, _ := began.apps.Get([]byte(p.App)); !app.spent(*p) {
+				c.Before++
+			}
 		}
 		if c.State == CapacityUp {
 			c.CPUFree = max(0, room.obs.CPU-room.cpu)

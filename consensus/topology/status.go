@@ -30,6 +30,9 @@ type AppStatus struct {
 	Want    int          `json:"want"`
 	Ready   int          `json:"ready"`
 	Copies  []CopyStatus `json:"copies"`
+
+	Next time.Time  `json:"next,omitzero"`  // when the next run of a schedule is due
+	Last *RunStatus `json:"last,omitempty"` // how the last run of a job ended
 }
 
 // CopyStatus is how a copy is. Its agent knows Addr, Pid, Restarts and Since
@@ -60,6 +63,10 @@ func Status(s *State, obs Observations) []AppStatus {
 	p := newPlanner(s, obs)
 	list := make([]AppStatus, 0, len(p.apps))
 	for _, a := range p.apps {
+		if a.job() {
+			list = append(list, p.jobStatus(a, reasons[a.Spec.Name], decision.Held))
+			continue
+		}
 		list = append(list, p.status(a, reasons[a.Spec.Name], decision.Held))
 	}
 	return list

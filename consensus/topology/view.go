@@ -29,6 +29,7 @@ type planner struct {
 	strays  map[CopyKey][]*room // hosts that still have a copy which is not placed there
 	ops     []op                // in the order they were decided
 	rolls   []SetRollout        // likewise
+	runs    []RunRecord         // likewise
 	wary    bool                // more hosts may be sick than have shown it yet
 	ends    []EndLease          // in the order they were decided
 	granted map[string]bool     // apps whose lease this decision grants
@@ -119,6 +120,7 @@ type copyPlan struct {
 	ready   bool
 	settled bool // ready for healthy_for
 	touched bool // changed by this decision
+	spent   bool // its run is over: it takes no room
 }
 
 func newPlanner(s *State, obs Observations) *planner {
@@ -152,9 +154,17 @@ func (p *planner) planApp(e *appEntry) *appPlan {
 	if e.Spec.Singleton {
 		a.lease = p.lease(e.Spec.Name)
 	}
+	if e.job() {
+		a.want = 0
+		if e.Job.active() {
+			a.want = 1
+		}
+	}
 	for placement := range prefixed(p.state.copies, e.Spec.Name) {
 		c := &copyPlan{Placement: *placement, room: p.byName[placement.Host]}
-		c.room.take(a, c.Placement)
+		if c.spent = a.spent(c.Placement); !c.spent {
+			c.room.take(a, c.Placement)
+		}
 		c.observe(a)
 		a.copies = append(a.copies, c)
 	}
@@ -227,13 +237,13 @@ func (p *planner) put(a *appPlan, c *copyPlan, next Placement, reason string) {
 	if c.Host != next.Host {
 		move = &Move{Copy: next.Key(), From: c.Host, To: next.Host, Reason: reason}
 	}
-	if c.room != nil {
+	if c.room != nil && !c.spent {
 		c.room.free(a, c.Placement)
 	}
 	next.Stopped = a.stops(next)
 	c.Placement, c.room = next, p.byName[next.Host]
 	c.room.take(a, next)
-	c.touched, c.known, c.seen, c.ready, c.settled = true, false, false, false, false
+	c.touched, c.known, c.seen, c.ready, c.settled, c.spent = true, false, false, false, false, false
 	p.ops = append(p.ops, op{put: &next, grant: p.grantFor(a, next), move: move})
 	a.spreads = nil
 }
@@ -251,7 +261,9 @@ func (p *planner) drop(a *appPlan, c *copyPlan) {
 	if !c.Stopped || !c.gone() {
 		p.strays[c.Key()] = append(p.strays[c.Key()], c.room) // it has yet to stop
 	}
-	c.room.free(a, c.Placement)
+	if !c.spent {
+		c.room.free(a, c.Placement)
+	}
 	a.copies = slices.DeleteFunc(a.copies, func(x *copyPlan) bool { return x == c })
 	if left := withNumber(a.StoppedCopies, c.N, false); len(left) != len(a.StoppedCopies) {
 		entry := *a.appEntry // as Apply will: the number begins as running
