@@ -56,7 +56,7 @@ var house = map[string]room{
 	"agent/api":    {may: []string{"intent", "consensus/topology", "events"}, why: "what travels between agents and clients: no machinery"},
 	"agent/copies": {may: []string{"intent", "consensus/topology", "workload", "reflexes/senses"}, why: "runs copies through the Driver contract, whoever the driver is"},
 
-	"cmd/ganglion": {may: []string{"intent/", "agent/", "consensus/topology", "events", "trust"}, why: "a client of the API and a shell around agent"},
+	"cmd/ganglion": {may: []string{"intent/", "agent/", "consensus/topology", "events", "trust", "workload/keeper"}, why: "a client of the API and a shell around agent"},
 	"integration/": {may: []string{"intent/", "consensus/", "gossip/", "events", "trust", "reflexes/", "workload/", "agent/", "integration/"}, why: "tests may see everything"},
 	"examples/":    {may: []string{"intent/"}, why: "what users write"},
 }

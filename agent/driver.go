@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/keeper"
 	"github.com/ganglion-mesh/ganglion/workload/output"
 	"github.com/ganglion-mesh/ganglion/workload/process"
 	"github.com/ganglion-mesh/ganglion/workload/systemd"
@@ -46,11 +47,13 @@ func openDriver(cfg *Config) (hostDriver, error) {
 		}
 	}
 	var d realDriver
-	var err error
-	if name == "systemd" {
-		d, err = openSystemd(cfg)
-	} else {
-		d, err = process.New(process.Config{Dir: cfg.DataDir, Host: cfg.Name, Logger: cfg.Logger})
+	keep, err := keeperCommand()
+	switch {
+	case err != nil:
+	case name == "systemd":
+		d, err = openSystemd(cfg, keep)
+	default:
+		d, err = process.New(process.Config{Dir: cfg.DataDir, Host: cfg.Name, Keeper: keep, Logger: cfg.Logger})
 	}
 	if err != nil {
 		return hostDriver{}, fmt.Errorf("open %s driver: %w", name, err)
@@ -58,11 +61,21 @@ func openDriver(cfg *Config) (hostDriver, error) {
 	return hostDriver{name: name, driver: d, outputs: d.Output(), canUser: root, run: d.Run, close: d.Close}, nil
 }
 
-func openSystemd(cfg *Config) (realDriver, error) {
+// keeperCommand is how this binary is asked to be the keeper of a singleton. By
+// the time of a start it may be a younger one, after an upgrade.
+func keeperCommand() ([]string, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program, to be the keeper of singletons: %w", err)
+	}
+	return []string{exe, keeper.Command}, nil
+}
+
+func openSystemd(cfg *Config, keep []string) (realDriver, error) {
 	if !isPID1Systemd() {
 		return nil, errors.New("PID 1 of this host is not systemd; set driver to process")
 	}
-	return systemd.New(systemd.Config{Dir: cfg.DataDir, Host: cfg.Name, Logger: cfg.Logger})
+	return systemd.New(systemd.Config{Dir: cfg.DataDir, Host: cfg.Name, Keeper: keep, Logger: cfg.Logger})
 }
 
 func waitDone(ctx context.Context) error {

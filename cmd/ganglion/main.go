@@ -19,6 +19,10 @@ func main() {
 	if len(os.Args) == 2 && os.Args[1] == workloadCommand {
 		os.Exit(runWorkload(os.Stderr))
 	}
+	// Neither has the keeper of a singleton, which is to be small and stay.
+	if len(os.Args) == 2 && os.Args[1] == keeperCommand {
+		os.Exit(runKeeper(os.Stderr))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	code := newCLI().run(ctx, os.Args[1:])
 	stop()

@@ -14,6 +14,11 @@ const workloadCommand = "demo-copy"
 
 func runWorkload(io.Writer) int { return exitUsage }
 
+// keeperCommand does not exist here either.
+const keeperCommand = "keeper"
+
+func runKeeper(io.Writer) int { return exitUsage }
+
 func (c *cli) agentCommand() *cobra.Command { return onLinux("agent", "Run this host's agent") }
 func (c *cli) demoCommand() *cobra.Command {
 	return onLinux("demo", "A 3-host mesh that is put to the test")

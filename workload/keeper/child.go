@@ -79,12 +79,8 @@ func (c *child) launch(ready chan error) {
 
 // start is the fork and exec of start number n.
 func (c *child) start(n int) error {
-	if c.cg != nil {
-		cg, err := c.cg.Renewed()
-		if err != nil {
-			return err
-		}
-		c.cg = cg
+	if err := c.renewGroup(); err != nil {
+		return err
 	}
 	sys := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Credential: c.credential()}
 	if c.cg != nil {
@@ -106,6 +102,27 @@ func (c *child) start(n int) error {
 	}
 	c.afterStart()
 	return nil
+}
+
+// renewGroup opens the group anew: after a kill it has to be made anew, and while
+// nothing ran in it an agent may have done that.
+func (c *child) renewGroup() error {
+	if c.cg == nil {
+		return nil
+	}
+	cg, err := c.cg.Renewed()
+	if err == nil && cg == c.cg {
+		if cg, err = program.OpenCgroup(c.program.Cgroup); err != nil {
+			cg, err = program.MakeCgroup(c.program.Cgroup)
+		}
+		if err == nil {
+			c.cg.Close()
+		}
+	}
+	if err == nil {
+		c.cg = cg
+	}
+	return err
 }
 
 func (c *child) credential() *syscall.Credential {

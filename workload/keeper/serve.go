@@ -4,7 +4,6 @@ package keeper
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -219,9 +218,9 @@ func readRequest(lines *bufio.Scanner) (req request, err error) {
 		}
 		return req, err
 	}
-	dec := json.NewDecoder(bytes.NewReader(lines.Bytes()))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&req); err != nil {
+	// Fields that a younger agent may send are let be: it asks for nothing that
+	// an older keeper could not leave out.
+	if err := json.Unmarshal(lines.Bytes(), &req); err != nil {
 		return req, fmt.Errorf("request: %w", err)
 	}
 	return req, nil

@@ -7,6 +7,10 @@ import (
 	"github.com/ganglion-mesh/ganglion/workload"
 )
 
+// Command is the one argument by which a binary of the project is asked to be a
+// keeper.
+const Command = "keeper"
+
 // Allowance is how long after the deadline the kernel kills a keeper that has
 // not killed its copy: the copy's first process dies with it. It is well below
 // any kill allowance (K).

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/keeper"
 	"github.com/ganglion-mesh/ganglion/workload/program"
 )
 
@@ -29,7 +30,7 @@ import (
 // is started next, not here.
 func (d *Driver) Adopt(ctx context.Context) ([]workload.Handle, error) {
 	d.cg.endChecks()
-	a := &adoption{d: d, byID: map[workload.CopyID]*handle{}, runs: map[workload.CopyID]run{}, patience: time.Now().Add(markWait)}
+	a := &adoption{d: d, keepers: map[workload.CopyID]keeper.Status{}, byID: map[workload.CopyID]*handle{}, runs: map[workload.CopyID]run{}, patience: time.Now().Add(markWait)}
 	var err error
 	if a.found, err = findMarked(d.tag + "-"); err != nil {
 		return nil, fmt.Errorf("adopt copies: %w", err)
@@ -53,6 +54,7 @@ func (d *Driver) Adopt(ctx context.Context) ([]workload.Handle, error) {
 
 type adoption struct {
 	d        *Driver
+	keepers  map[workload.CopyID]keeper.Status // of the adopted copies that have one
 	found    []marked
 	byID     map[workload.CopyID]*handle
 	runs     map[workload.CopyID]run
@@ -71,7 +73,13 @@ func (a *adoption) recorded(ctx context.Context, id workload.CopyID) error {
 		a.d.log.Warn("record of a copy is unreadable, its mark is looked for", "copy", id.String(), "error", err)
 		return nil
 	}
-	if r.Boot != a.d.boot || a.take(id, r) || r.Next.Nonce == "" {
+	if r.Boot != a.d.boot || a.take(id, r) {
+		return nil
+	}
+	if err := a.endKeptAlone(ctx, id, r); err != nil {
+		return err
+	}
+	if r.Next.Nonce == "" {
 		return nil
 	}
 	return a.restarted(ctx, id, r.Next)
@@ -133,6 +141,9 @@ func (a *adoption) take(id workload.CopyID, r run) bool {
 	if err != nil {
 		a.d.log.Warn("adopt copy", "copy", id.String(), "error", err)
 		return false
+	}
+	if s.Spec.Lease != nil {
+		return a.takeKeeper(id, h, s, r)
 	}
 	if s.Cgroup != "" {
 		if cg, err := program.OpenCgroup(s.Cgroup); err == nil && cg.Holds(r.Pid) {
@@ -315,6 +326,11 @@ func (a *adoption) install() ([]workload.Handle, error) {
 		s.mu.Unlock()
 		a.d.out.Track(id)
 		h.watch()
+		if st, ok := a.keepers[id]; ok {
+			s.starts.Store(int64(st.Start))
+			hs = append(hs, a.d.follow(s, h, st))
+			continue
+		}
 		hs = append(hs, h)
 	}
 	return hs, nil

@@ -38,6 +38,7 @@ type Config struct {
 	UIDs      UIDRange      // default 800000–865535; used by a root agent only
 	Output    *output.Store // default: one of the driver's own, under Dir/output
 	NoCgroups bool          // make no cgroups: groups are found by session and mark alone
+	Keeper    []string      // command line of a keeper (keeper.Run), for copies under a lease; empty: there can be none
 	Logger    *slog.Logger  // default: none
 }
 

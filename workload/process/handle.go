@@ -30,7 +30,9 @@ type handle struct {
 	gone   atomic.Bool   // set right before the exit is in exited: a next start may come
 	ended  chan struct{} // closed when the exit is in exited, or by release
 	driver *Driver
-	check  bool // not a copy but a check of one
+	check  bool   // not a copy but a check of one
+	kept   bool   // not a copy but the keeper of one
+	cgroup string // kept: the directory of the copy's group, which the keeper may make anew; empty: none
 
 	mu       sync.Mutex
 	group    group // its tracked set is guarded by mu
@@ -173,6 +175,10 @@ const clearFor = 500 * time.Millisecond
 // case that nothing is left. Without one the search takes milliseconds, so it
 // comes after the restart; its mark is not the next start's.
 func (h *handle) clear() {
+	if h.kept {
+		h.clearKept()
+		return
+	}
 	if h.group.cg == nil {
 		if h.check {
 			return // often, and its process group is gone: not worth a search

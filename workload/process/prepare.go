@@ -163,15 +163,27 @@ func (d *Driver) Start(ctx context.Context, spec workload.Spec, n int) (workload
 			return nil, err
 		}
 	}
+	if spec.Lease != nil {
+		h, err := d.startLeased(ctx, s, spec, n)
+		if err != nil {
+			return nil, s.unprepare(err)
+		}
+		return h, nil
+	}
 	h, err := d.start(s.prep, n)
 	if err != nil {
-		s.prep.close() // whatever was wrong with it, the next start looks anew
-		s.prep = nil
-		return nil, err
+		return nil, s.unprepare(err)
 	}
 	s.live = h
 	s.starts.Store(int64(n))
 	return h, nil
+}
+
+// unprepare makes the next start look anew, whatever was wrong with this one.
+func (s *slot) unprepare(err error) error {
+	s.prep.close()
+	s.prep = nil
+	return err
 }
 
 // clearSlot sees to it that nothing earlier of a copy can live on, or be stopped
@@ -344,7 +356,7 @@ func equalSpecs(a, b *workload.Spec) bool {
 	return a.ID == b.ID && a.Version == b.Version && a.Generation == b.Generation &&
 		slices.Equal(a.Command, b.Command) && maps.Equal(a.Env, b.Env) &&
 		a.User == b.User && a.Package == b.Package && a.Dir == b.Dir &&
-		a.CPU == b.CPU && a.Memory == b.Memory && a.SelfHeal == b.SelfHeal
+		a.CPU == b.CPU && a.Memory == b.Memory && a.SelfHeal == b.SelfHeal && (a.Lease == nil) == (b.Lease == nil)
 }
 
 // cloneSpec makes a spec that the caller cannot change any more.

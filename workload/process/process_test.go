@@ -4,6 +4,7 @@ package process
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/keeper"
 	"github.com/ganglion-mesh/ganglion/workload/program"
 	"github.com/ganglion-mesh/ganglion/workload/workloadtest"
 )
@@ -23,6 +25,13 @@ import (
 const patience = 20 * time.Second
 
 func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == "keeper" {
+		if err := keeper.Run(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if role := os.Getenv(roleVar); role != "" {
 		os.Exit(play(role))
 	}
@@ -44,10 +53,23 @@ func dataDir(t testing.TB) string {
 	return dir
 }
 
+// ownKeeper has this test binary be the keeper.
+func ownKeeper(t testing.TB) []string {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{exe, "keeper"}
+}
+
 func open(t testing.TB, cfg Config) *Driver {
 	t.Helper()
 	if cfg.Host == "" {
 		cfg.Host = "h1"
+	}
+	if cfg.Keeper == nil {
+		cfg.Keeper = ownKeeper(t)
 	}
 	cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	d, err := New(cfg)
@@ -142,7 +164,12 @@ func TestConforms(t *testing.T) {
 				return open(t, d.cfg)
 			},
 			Programs: workloadtest.ShellPrograms(),
-			Extra:    func(name string) bool { return name == NonceVar },
+			Now:      keeper.Now,
+			Runs: func(in workload.Instance) bool {
+				st, err := program.ReadStat(in.Pid)
+				return err == nil && st.Running() && st.Start == in.StartTime
+			},
+			Extra: func(name string) bool { return name == NonceVar },
 		})
 	})
 }

@@ -21,6 +21,7 @@ import (
 type Config struct {
 	Dir    string        // the agent's data_dir
 	Host   string        // GANGLION_HOST
+	Keeper []string      // command line of a keeper (keeper.Run), for copies under a lease; empty: there can be none
 	Output *output.Store // default: one of the driver's own, under Dir/output
 	Logger *slog.Logger  // default: none
 }

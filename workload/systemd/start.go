@@ -29,6 +29,9 @@ func (d *Driver) Start(ctx context.Context, spec workload.Spec, n int) (workload
 	if s.live != nil && !s.live.over() {
 		return nil, fmt.Errorf("start %s: it runs already as %s", spec.ID, s.live.unit)
 	}
+	if spec.Lease != nil {
+		return nil, fmt.Errorf("start %s: this driver does not yet run singletons; use driver = \"process\"", spec.ID)
+	}
 	if err := d.clearTheWay(ctx, s, spec.ID); err != nil {
 		return nil, fmt.Errorf("start %s: %w", spec.ID, err)
 	}

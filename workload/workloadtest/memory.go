@@ -20,6 +20,7 @@ import (
 type Host struct {
 	mu       sync.Mutex
 	name     string
+	booted   time.Time
 	pids     int
 	procs    map[workload.CopyID]*proc
 	state    map[workload.CopyID]bool
@@ -33,19 +34,21 @@ type Host struct {
 
 // proc is a running copy.
 type proc struct {
-	inst   workload.Instance
-	begun  time.Time
-	kind   string // its program
-	gone   chan struct{}
-	exit   workload.Exit // valid when gone is closed
-	healed []func(workload.Exit)
-	ended  []func(workload.Exit)
+	inst     workload.Instance
+	begun    time.Time
+	kind     string // its program
+	gone     chan struct{}
+	exit     workload.Exit // valid when gone is closed
+	keeper   *kept         // of a copy under a lease
+	stopping bool          // a Stop has asked for its end
+	healed   []func(workload.Exit)
+	ended    []func(workload.Exit)
 }
 
 // NewHost returns a host on which nothing runs.
 func NewHost(name string) *Host {
 	return &Host{
-		name: name, procs: map[workload.CopyID]*proc{}, state: map[workload.CopyID]bool{},
+		name: name, booted: time.Now().Add(-time.Hour), procs: map[workload.CopyID]*proc{}, state: map[workload.CopyID]bool{},
 		faults: map[workload.CopyID][]error{}, gates: map[workload.CopyID]chan struct{}{},
 	}
 }
@@ -112,7 +115,13 @@ func (h *Host) Heal(id workload.CopyID, sig syscall.Signal) bool {
 	if p == nil {
 		return false
 	}
-	e := p.fill(workload.Exit{Known: true, Signal: sig})
+	h.heal(p, workload.Exit{Known: true, Signal: sig})
+	return true
+}
+
+// heal ends a copy and restarts it. It is called with mu held.
+func (h *Host) heal(p *proc, e workload.Exit) {
+	e = p.fill(e)
 	h.told(p.inst, &e)
 	h.pids++
 	p.inst.Pid, p.inst.StartTime, p.inst.Start, p.begun = h.pids, uint64(h.pids), p.inst.Start+1, time.Now()
@@ -123,7 +132,6 @@ func (h *Host) Heal(id workload.CopyID, sig syscall.Signal) bool {
 	for _, f := range p.healed {
 		f(e)
 	}
-	return true
 }
 
 // Running returns what runs, ordered by copy.
@@ -173,7 +181,15 @@ func (h *Host) endProc(p *proc, e workload.Exit) {
 	if h.procs[p.inst.Spec.ID] != p {
 		return
 	}
+	if h.restarts(p) {
+		h.heal(p, e)
+		if p.kind == progExit {
+			h.endProc(p, e)
+		}
+		return
+	}
 	delete(h.procs, p.inst.Spec.ID)
+	p.keeper.letGo()
 	e = p.fill(e)
 	if h.hideExit {
 		e.Known, e.Code, e.Signal = false, 0, 0
@@ -189,6 +205,7 @@ func (h *Host) endProc(p *proc, e workload.Exit) {
 func (p *proc) fill(e workload.Exit) workload.Exit {
 	e.At = time.Now()
 	e.Ran = e.At.Sub(p.begun)
+	e.Fenced = p.keeper != nil && p.keeper.fenced
 	return e
 }
 
@@ -220,6 +237,9 @@ func (m *Memory) Start(ctx context.Context, spec workload.Spec, n int) (workload
 	h.pids++
 	p := &proc{kind: spec.Command[0], gone: make(chan struct{}), begun: time.Now()}
 	p.inst = workload.Instance{Spec: spec, Start: n, Pid: h.pids, StartTime: uint64(h.pids), Since: p.begun}
+	if err := h.keep(p, n); err != nil {
+		return nil, err
+	}
 	h.procs[spec.ID] = p
 	h.starts = append(h.starts, p.inst)
 	h.told(p.inst, nil)
@@ -269,13 +289,16 @@ func (m *Memory) Adopt(context.Context) ([]workload.Handle, error) {
 }
 
 // handle is called with the host's mu held.
-func (m *Memory) handle(p *proc) *memoryHandle {
+func (m *Memory) handle(p *proc) workload.Handle {
 	mh := &memoryHandle{host: m.host, proc: p, exited: make(chan workload.Exit, exitBuffer)}
 	p.healed = append(p.healed, func(e workload.Exit) { mh.exited <- e })
 	p.ended = append(p.ended, func(e workload.Exit) {
 		mh.exited <- e
 		close(mh.exited)
 	})
+	if p.keeper != nil {
+		return leasedHandle{mh}
+	}
 	return mh
 }
 
@@ -336,6 +359,9 @@ func (h *memoryHandle) Instance() workload.Instance {
 func (h *memoryHandle) Exited() <-chan workload.Exit { return h.exited }
 
 func (h *memoryHandle) Stop(ctx context.Context, sig syscall.Signal, grace time.Duration) error {
+	h.host.mu.Lock()
+	h.proc.stopping = true
+	h.host.mu.Unlock()
 	if grace > 0 {
 		_ = h.Signal(sig)
 		t := time.NewTimer(grace)
@@ -364,7 +390,7 @@ func (h *memoryHandle) Signal(sig syscall.Signal) error {
 		return fmt.Errorf("signal %s: %w", h.proc.inst.Spec.ID, syscall.ESRCH)
 	default:
 	}
-	if sig == syscall.SIGKILL || sig == syscall.SIGTERM && h.proc.kind != progStubborn {
+	if h.proc.heeds(sig) {
 		h.host.endProc(h.proc, workload.Exit{Known: true, Signal: sig})
 	}
 	return nil

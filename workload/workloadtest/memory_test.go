@@ -20,6 +20,11 @@ func TestMemoryConforms(t *testing.T) {
 		New:      func(*testing.T) workload.Driver { host = NewHost("h1"); return NewMemory(host) },
 		Restart:  func(*testing.T, workload.Driver) workload.Driver { return NewMemory(host) },
 		Programs: MemoryPrograms(),
+		Virtual:  true,
+		Now:      func() time.Duration { return host.Now() },
+		Runs: func(in workload.Instance) bool {
+			return slices.ContainsFunc(host.Running(), func(r workload.Instance) bool { return r.Pid == in.Pid })
+		},
 	})
 }
 

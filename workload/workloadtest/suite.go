@@ -25,6 +25,12 @@ type Harness struct {
 	// driver of the next one.
 	Restart  func(t *testing.T, old workload.Driver) workload.Driver
 	Programs Programs
+	// Now is the host's CLOCK_BOOTTIME, and Runs tells whether the process of an
+	// instance runs on it. Without them, nothing of leases is tested.
+	Now  func() time.Duration
+	Runs func(workload.Instance) bool
+	// Virtual says that leases can be tested in virtual time.
+	Virtual bool
 	// Extra tells which variables a driver may add to the environment.
 	Extra func(name string) bool
 }
@@ -51,6 +57,9 @@ func Run(t *testing.T, h Harness) {
 		t.Run(c.name, func(t *testing.T) {
 			c.f(t, &bench{Harness: h, t: t, d: h.New(t), p: h.Programs})
 		})
+	}
+	if h.Now != nil {
+		t.Run("Lease", func(t *testing.T) { runLeases(t, h) })
 	}
 }
 
