@@ -128,6 +128,8 @@ func (t *txn) do(c Command) *Rejected {
 		return t.endLease(*c.EndLease)
 	case c.RecordRuns != nil:
 		return t.recordRuns(*c.RecordRuns)
+	case c.Restore != nil:
+		return t.restore(*c.Restore)
 	default:
 		return nil // Heartbeat
 	}

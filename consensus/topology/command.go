@@ -20,6 +20,7 @@ type Command struct {
 	RenewLeases *RenewLeases `json:"renew_leases,omitempty"`
 	EndLease    *EndLease    `json:"end_lease,omitempty"`
 	RecordRuns  *RecordRuns  `json:"record_runs,omitempty"`
+	Restore     *Restore     `json:"restore,omitempty"`
 	Heartbeat   *Heartbeat   `json:"heartbeat,omitempty"` // proves that the log commits; changes nothing
 
 	// RequestID is the idempotency key of a client's write. A second command with

@@ -8,7 +8,8 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-// MaxCommand is the largest encoded command, in bytes.
+// MaxCommand is the largest encoded command, in bytes; MaxRestore that of a
+// Restore.
 const MaxCommand = 4 << 20
 
 // The ways in which bytes fail to be a command.
@@ -27,6 +28,9 @@ type UnknownCommandError struct {
 func (e *UnknownCommandError) Error() string {
 	return fmt.Sprintf("decode command %q (version %d): this release does not know it; upgrade the agent", e.Kind, e.Version)
 }
+
+// kindRestore is the wire name of Command.Restore.
+const kindRestore = "restore"
 
 // envelopeVersion is raised when the meaning of an existing kind changes.
 const envelopeVersion = 1
@@ -100,12 +104,15 @@ func EncodeCommand(c Command) ([]byte, error) {
 // an unknown kind that may be ignored comes back as a Heartbeat, which changes
 // nothing.
 func DecodeCommand(data []byte) (Command, error) {
-	if len(data) > MaxCommand {
-		return Command{}, fmt.Errorf("decode command: %d bytes, the limit is %d", len(data), MaxCommand)
+	if len(data) > MaxRestore {
+		return Command{}, fmt.Errorf("decode command: %d bytes, the limit is %d", len(data), MaxRestore)
 	}
 	var e envelope
 	if err := commandCodec.dec.Unmarshal(data, &e); err != nil {
 		return Command{}, fmt.Errorf("decode command: %w", err)
+	}
+	if len(data) > MaxCommand && e.Kind != kindRestore {
+		return Command{}, fmt.Errorf("decode command %q: %d bytes, the limit is %d", e.Kind, len(data), MaxCommand)
 	}
 	var c Command
 	field, known := c.field(e.Kind)

@@ -46,25 +46,40 @@ type hostImage struct {
 	Slice uint64 `json:"slice"`
 }
 
+// frame tells one kind of file from another.
+type frame struct {
+	magic   string // of 8 bytes
+	version uint32
+	what    string // in errors
+}
+
+// stateFrame is constant.
+var stateFrame = frame{snapshotMagic, snapshotVersion, "a snapshot of a topology"}
+
 // Write writes the state. Equal states write equal bytes.
 func (s *State) Write(w io.Writer) error {
-	body, err := snapshotCodec.enc.Marshal(s.image())
-	if err != nil {
+	if err := stateFrame.write(w, s.image()); err != nil {
 		return fmt.Errorf("write snapshot: %w", err)
 	}
-	head := binary.BigEndian.AppendUint32([]byte(snapshotMagic), snapshotVersion)
+	return nil
+}
+
+func (f frame) write(w io.Writer, content any) error {
+	body, err := snapshotCodec.enc.Marshal(content)
+	if err != nil {
+		return err
+	}
+	head := binary.BigEndian.AppendUint32([]byte(f.magic), f.version)
 	head = binary.BigEndian.AppendUint64(head, uint64(len(body)))
 	sum := sha256.New()
 	for _, part := range [][]byte{head, body} {
 		sum.Write(part)
 		if _, err := w.Write(part); err != nil {
-			return fmt.Errorf("write snapshot: %w", err)
+			return err
 		}
 	}
-	if _, err := w.Write(sum.Sum(nil)); err != nil {
-		return fmt.Errorf("write snapshot: %w", err)
-	}
-	return nil
+	_, err = w.Write(sum.Sum(nil))
+	return err
 }
 
 func (s *State) image() image {
@@ -85,7 +100,7 @@ func (s *State) image() image {
 // Read reads a state that Write wrote. It refuses what is cut short, altered,
 // of a later format, or could not have come about.
 func Read(r io.Reader) (*State, error) {
-	body, err := readBody(r)
+	body, err := stateFrame.read(r)
 	if err != nil {
 		return nil, fmt.Errorf("read snapshot: %w", err)
 	}
@@ -100,17 +115,17 @@ func Read(r io.Reader) (*State, error) {
 	return s, nil
 }
 
-func readBody(r io.Reader) ([]byte, error) {
+func (f frame) read(r io.Reader) ([]byte, error) {
 	head := make([]byte, snapshotHeader)
 	if _, err := io.ReadFull(r, head); err != nil {
 		return nil, fmt.Errorf("header: %w", err)
 	}
-	if string(head[:len(snapshotMagic)]) != snapshotMagic {
-		return nil, errors.New("this is no snapshot of a topology")
+	if string(head[:len(f.magic)]) != f.magic {
+		return nil, fmt.Errorf("this is not %s", f.what)
 	}
-	rest := head[len(snapshotMagic):]
-	if v := binary.BigEndian.Uint32(rest); v != snapshotVersion {
-		return nil, fmt.Errorf("format %d is not known to this release; upgrade the agent", v)
+	rest := head[len(f.magic):]
+	if v := binary.BigEndian.Uint32(rest); v != f.version {
+		return nil, fmt.Errorf("format %d is not known to this release; upgrade ganglion", v)
 	}
 	size := binary.BigEndian.Uint64(rest[4:])
 	if size > maxSnapshot {

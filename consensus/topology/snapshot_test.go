@@ -21,6 +21,7 @@ func seeded(t testing.TB) (*State, []Command) {
 		{SetDrain: &SetDrain{Host: "h2", Drain: DrainDraining}},
 		{SetRollout: &SetRollout{App: "web", Rollout: Rollout{Version: w.app("web").Version, Done: true}}},
 		{RestartApp: &RestartApp{App: "web"}},
+		{Restore: &Restore{MeshID: "mesh-id", Era: 3, Apps: []App{w.app("web")}}},
 		{Heartbeat: &Heartbeat{}},
 	}
 	for _, c := range commands {

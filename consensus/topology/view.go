@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strconv"
@@ -295,3 +296,9 @@ func or(d, otherwise time.Duration) time.Duration {
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+func sortedCopies[V any](m map[CopyKey]V) []CopyKey {
+	return slices.SortedFunc(maps.Keys(m), func(x, y CopyKey) int {
+		return cmp.Or(cmp.Compare(x.App, y.App), cmp.Compare(x.N, y.N))
+	})
+}
