@@ -11,7 +11,6 @@ import (
 	"github.com/ganglion-mesh/ganglion/consensus"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/intent"
-	"github.com/ganglion-mesh/ganglion/intent/expr"
 )
 
 // settled returns the leader's state at a linearizable point. It fails anywhere
@@ -68,23 +67,6 @@ func (s *server) observations(state *topology.State) topology.Observations {
 	return obs
 }
 
-// checkIntents refuses what is wrong, and what is understood but not executed
-// yet.
-func checkIntents(in intent.Intents) (intent.Intents, error) {
-	if err := in.Validate(); err != nil {
-		return in, api.Errorf(api.CodeInvalid, "%v", err)
-	}
-	for _, e := range in.Expressions() {
-		if err := expr.Check(e.Source, e.Placement); err != nil {
-			return in, api.Errorf(api.CodeInvalid, "%s: %v", e.Path, err)
-		}
-	}
-	if p := in.NotYet(); len(p) > 0 {
-		return in, api.Errorf(api.CodeNotYet, "%s", p[0].String())
-	}
-	return in.Normalize(), nil
-}
-
 // postApply declares intents. What is compared and what is committed are tied
 // together by the Modified index of every app that the comparison looked at.
 func (s *server) postApply(r *http.Request, body []byte) (any, error) {
@@ -92,7 +74,7 @@ func (s *server) postApply(r *http.Request, body []byte) (any, error) {
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
-	in, err := checkIntents(req.Intents)
+	in, err := api.CheckIntents(req.Intents)
 	if err != nil {
 		return nil, err
 	}

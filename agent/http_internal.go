@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -44,9 +45,9 @@ func (s *server) getSlice(r *http.Request, _ []byte) (any, error) {
 	if !c.isHost(host) {
 		return nil, api.Errorf(api.CodeDenied, "read slice of host %s: only its own agent may", host)
 	}
-	after, err := strconv.ParseUint(r.URL.Query().Get("index"), 10, 64)
+	after, err := markOf(r.URL.Query())
 	if err != nil {
-		return nil, api.Errorf(api.CodeInvalid, "read slice: index %q is not a number", r.URL.Query().Get("index"))
+		return nil, err
 	}
 	if r.URL.Query().Get("confirm") == "true" {
 		return s.settledSlice(r.Context(), host)
@@ -79,9 +80,29 @@ func (m *member) freshVoter(st consensus.Status) bool {
 	return inQuorum(st) && (st.Leader || st.LeaderAddr != "" && st.LastContact < staleVoter)
 }
 
+// mark is how far a host has come in what it was told: within an era, indexes
+// rise; a later era begins anew, at whatever index.
+type mark struct{ era, index uint64 }
+
+func markOf(q url.Values) (mark, error) {
+	var m mark
+	for name, n := range map[string]*uint64{"era": &m.era, "index": &m.index} {
+		var err error
+		if *n, err = strconv.ParseUint(q.Get(name), 10, 64); err != nil {
+			return m, api.Errorf(api.CodeInvalid, "read slice: %s %q is not a number", name, q.Get(name))
+		}
+	}
+	return m, nil
+}
+
+// before tells whether m is less far than n.
+func (m mark) before(n mark) bool {
+	return m.era < n.era || m.era == n.era && m.index < n.index
+}
+
 // serveSlice waits until host's slice is newer than after, or for wait. It
 // never answers with an older one.
-func (m *member) serveSlice(ctx context.Context, node *consensus.Node, host string, after uint64, wait time.Duration) (topology.Slice, error) {
+func (m *member) serveSlice(ctx context.Context, node *consensus.Node, host string, after mark, wait time.Duration) (topology.Slice, error) {
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
 	for {
@@ -90,7 +111,8 @@ func (m *member) serveSlice(ctx context.Context, node *consensus.Node, host stri
 		state := node.State()
 		sl := state.Slice(host)
 		sl.Term = st.Term
-		if sl.Index > after {
+		at := mark{sl.Era, sl.Index}
+		if sl.Index > 0 && after.before(at) { // 0: the host is not on the roster, or not yet
 			return sl, nil
 		}
 		if !m.freshVoter(st) {
@@ -100,7 +122,7 @@ func (m *member) serveSlice(ctx context.Context, node *consensus.Node, host stri
 		case <-ctx.Done():
 			return sl, ctx.Err()
 		case <-timeout.C:
-			if sl.Index < after || !m.freshVoter(node.Status()) {
+			if at.before(after) || !m.freshVoter(node.Status()) {
 				return sl, api.Errorf(api.CodeNoLeader, "read slice at %s: it has fallen behind", m.cfg.Name)
 			}
 			return sl, nil

@@ -17,7 +17,7 @@ func (s *server) postPlan(r *http.Request, body []byte) (any, error) {
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
-	in, err := checkIntents(req.Intents)
+	in, err := api.CheckIntents(req.Intents)
 	if err != nil {
 		return nil, err
 	}

@@ -55,6 +55,9 @@ func (s *server) routes() {
 	s.mux.HandleFunc("POST /v1/hosts/{host}/drain", s.atLeader(s.postDrain))
 	s.mux.HandleFunc("POST /v1/hosts/{host}/undrain", s.atLeader(s.postDrain))
 	s.mux.HandleFunc("POST /v1/hosts/{host}/retire", s.here(s.postRetire))
+	s.mux.HandleFunc("GET /v1/snapshot", s.atLeader(s.getSnapshot))
+	s.mux.HandleFunc("GET /v1/snapshot/keys", s.here(s.getKeys))
+	s.mux.HandleFunc("POST /v1/restore", s.atLeader(s.postRestore))
 	s.mux.HandleFunc("POST /v1/tokens", s.atLeader(s.postToken))
 	s.mux.HandleFunc("POST /v1/enrol", s.atLeader(s.postEnrol))
 
@@ -258,8 +261,11 @@ func apiError(err error) error {
 
 func readBody(r *http.Request) ([]byte, error) {
 	limit := int64(api.MaxBody)
-	if r.URL.Path == "/v1/report" {
+	switch r.URL.Path {
+	case "/v1/report":
 		limit = api.MaxReport
+	case "/v1/restore":
+		limit = api.MaxRestore
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
 	if err != nil {

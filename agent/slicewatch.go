@@ -102,13 +102,16 @@ func (w *sliceWatch) next(ctx context.Context) (topology.Slice, error) {
 			return sl, err
 		}
 	}
-	return w.serveSlice(ctx, n, w.cfg.Name, w.index(), sliceWait)
+	sl := w.slice()
+	return w.serveSlice(ctx, n, w.cfg.Name, mark{sl.Era, sl.Index}, sliceWait)
 }
 
 // read asks voters for the slice, the likeliest leader first.
 func (w *sliceWatch) read(ctx context.Context, q url.Values) (sl topology.Slice, err error) {
 	q.Set("host", w.cfg.Name)
-	q.Set("index", strconv.FormatUint(w.index(), 10))
+	cur := w.slice()
+	q.Set("era", strconv.FormatUint(cur.Era, 10))
+	q.Set("index", strconv.FormatUint(cur.Index, 10))
 	err = errors.New("no voter is reachable")
 	for _, addr := range w.sliceAddrs() {
 		rctx, cancel := context.WithTimeout(ctx, sliceWait+5*time.Second)

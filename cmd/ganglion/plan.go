@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -15,6 +16,7 @@ var errChanges = errors.New("")
 
 func (c *cli) planCommand() *cobra.Command {
 	var req api.ApplyRequest
+	var from string
 	cmd := &cobra.Command{
 		Use: "plan [PATH]", Short: "Show what apply, or the loss or drain of hosts, would change",
 		Long: `Shows as a diff what apply PATH would change, and with --lose and --drain what
@@ -24,6 +26,8 @@ of it is supposed at once. Nothing is changed.
 
 The mesh is rehearsed on paper until it comes to rest, by the same decisions that
 the leader makes: hosts that are up do what they are told, new copies are well.
+With --from FILE it is the mesh that snapshot save wrote down, and no agent is
+needed.
 
 Exit code: 0 nothing would change, 2 something would, 1 error.`,
 		Args: args(cobra.MaximumNArgs(1)),
@@ -32,9 +36,10 @@ Exit code: 0 nothing would change, 2 something would, 1 error.`,
 	cmd.Flags().StringArrayVar(&req.Drain, "drain", nil, "as if this host were drained (repeatable)")
 	cmd.Flags().StringVar(&req.Set, "set", "", "as for apply")
 	cmd.Flags().BoolVar(&req.Prune, "prune", false, "as for apply")
+	cmd.Flags().StringVar(&from, "from", "", "plan for the mesh in this file of snapshot save, with no agent")
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		preview, err := c.plan(cmd.Context(), req, args)
+		preview, err := c.plan(cmd.Context(), req, args, from)
 		if err != nil {
 			return err
 		}
@@ -60,8 +65,8 @@ func changes(p topology.Preview, req api.ApplyRequest) bool {
 	return hosts && (len(p.Unplaced)+len(p.Placed)+len(p.Ended)+len(p.Down) > 0 || p.IfRemoved != nil)
 }
 
-// plan asks the leader for a preview.
-func (c *cli) plan(ctx context.Context, req api.ApplyRequest, args []string) (topology.Preview, error) {
+// plan asks the leader for a preview, or finds it itself in a snapshot.
+func (c *cli) plan(ctx context.Context, req api.ApplyRequest, args []string, from string) (topology.Preview, error) {
 	preview := topology.Preview{}
 	if len(args) == 0 && len(req.Lose)+len(req.Drain) == 0 {
 		return preview, usagef("plan: name what to plan: PATH, --lose HOST or --drain HOST")
@@ -80,7 +85,12 @@ func (c *cli) plan(ctx context.Context, req api.ApplyRequest, args []string) (to
 			return preview, err
 		}
 	}
-	err := c.post(ctx, "/v1/plan", req, &preview)
+	var err error
+	if from != "" {
+		preview, err = c.planFrom(from, req)
+	} else {
+		err = c.post(ctx, "/v1/plan", req, &preview)
+	}
 	// An agent of another release may leave out what this one knows.
 	full(&preview.Changes)
 	full(&preview.Moves)
@@ -90,6 +100,28 @@ func (c *cli) plan(ctx context.Context, req api.ApplyRequest, args []string) (to
 	full(&preview.Down)
 	full(&preview.Capacity)
 	return preview, err
+}
+
+// planFrom does what the leader would do, for the mesh in a file.
+func (c *cli) planFrom(path string, req api.ApplyRequest) (topology.Preview, error) {
+	in, err := api.CheckIntents(req.Intents)
+	if err != nil {
+		return topology.Preview{}, err
+	}
+	b, err := c.readBackup(path)
+	if err != nil {
+		return topology.Preview{}, err
+	}
+	what := topology.WhatIf{Lose: req.Lose, Drain: req.Drain}
+	if len(in.Apps) > 0 || req.Prune {
+		what.Put = &topology.PutIntents{Intents: in, Set: req.Set, Prune: req.Prune}
+	}
+	p := topology.Plan(b.State, b.Seen, what)
+	if p.Err != nil {
+		return p, fmt.Errorf("plan from %s: %w", path, p.Err)
+	}
+	fmt.Fprintf(c.errs, "as of %s\n", describeBackup(path, b))
+	return p, nil
 }
 
 // full makes a list that is absent an empty one: scripts want no null.

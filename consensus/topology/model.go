@@ -132,8 +132,8 @@ type Slice struct {
 	Gone     *Revocation `json:"gone,omitempty"`     // this host was removed: it is to clear out and forget the mesh
 }
 
-// Trust is the mesh's secrets. CAKey and GossipKey never leave the voters in
-// the clear.
+// Trust is the mesh's secrets. CAKey and GossipKey never leave the voters in the
+// clear, but in a file that local root of a voter, or an operator, asks for.
 type Trust struct {
 	CACert    []byte `json:"ca_cert"`
 	CAKey     []byte `json:"ca_key"`

@@ -1,0 +1,23 @@
+package api
+
+import (
+	"github.com/ganglion-mesh/ganglion/intent"
+	"github.com/ganglion-mesh/ganglion/intent/expr"
+)
+
+// CheckIntents returns intents with all defaults filled in. It refuses what is
+// wrong, and what is understood but not executed yet.
+func CheckIntents(in intent.Intents) (intent.Intents, error) {
+	if err := in.Validate(); err != nil {
+		return in, Errorf(CodeInvalid, "%v", err)
+	}
+	for _, e := range in.Expressions() {
+		if err := expr.Check(e.Source, e.Placement); err != nil {
+			return in, Errorf(CodeInvalid, "%s: %v", e.Path, err)
+		}
+	}
+	if p := in.NotYet(); len(p) > 0 {
+		return in, Errorf(CodeNotYet, "%s", p[0].String())
+	}
+	return in.Normalize(), nil
+}
