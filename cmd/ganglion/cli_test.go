@@ -123,12 +123,14 @@ func TestPlanCodes(t *testing.T) {
 	change := `{"changes":[{"op":"add","kind":"app","name":"web","fields":[]}],"moves":[],"unplaced":[]}`
 	move := `{"changes":[],"moves":[{"copy":"web/0","from":"h1","to":"h2","reason":"lost"}],"unplaced":[]}`
 	stuck := `{"changes":[],"moves":[],"unplaced":[{"copy":"web/0","reason":"no room"}]}`
-	held := `{"changes":[],"moves":[],"unplaced":[],"down":[{"copy":"web/0","host":"h1","reason":"too many"}],"held":"2 of 3 hosts","converged":true,"steps":1,
+	held := `{"changes":[],"moves":[],"unplaced":[],"down":[{"copy":"web/0","host":"h1","reason":"too many"}],"held":"2 of 3 hosts","singletons":[{"app":"db","window_ms":22000,"leader_ms":5000}],"converged":true,"steps":1,
 		"if_removed":{"moves":[{"copy":"web/0","from":"h1","to":"h3","reason":"removed"}],"converged":true,"steps":4,"paced":true,
 		"capacity":[{"host":"h3","state":"up","before":1,"copies":2,"cpu":4,"cpu_free":1.5,"memory":8589934592,"memory_free":4294967296,"ports":10,"ports_free":8}]}}`
 	heldText := `DOWN   ON  WHY
 web/0  h1  too many
 so large a change was rehearsed all at once: what competes for the same room may end otherwise
+SINGLETON  DOWN IF ITS HOST IS LOST  AND THE LEADER WITH IT
+db         at most 22s               at most 27s
 held: 2 of 3 hosts
 nothing would move by itself; if those hosts were removed from the mesh:
 MOVES  FROM  TO  WHY

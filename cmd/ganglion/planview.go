@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 )
@@ -14,6 +15,9 @@ func (c *cli) printPreview(p topology.Preview, hosts, all bool) {
 		c.printChanges(p.Changes)
 	}
 	c.printRest(p.Rest, hosts, all)
+	if t := singletonTable(p.Singletons); (hosts || all) && len(t.rows) > 0 {
+		c.printTable(t)
+	}
 	if p.Held != "" {
 		fmt.Fprintln(c.out, "held: "+oneLine(p.Held))
 	}
@@ -25,6 +29,16 @@ func (c *cli) printPreview(p topology.Preview, hosts, all bool) {
 		fmt.Fprintln(c.out, "nothing would move")
 	}
 	c.printRest(*p.IfRemoved, hosts, all)
+}
+
+// singletonTable tells how long singletons may be down.
+func singletonTable(list []topology.Failover) *table {
+	t := newTable("SINGLETON", "DOWN IF ITS HOST IS LOST", "AND THE LEADER WITH IT")
+	for _, f := range list {
+		at := func(ms int64) string { return "at most " + (time.Duration(ms) * time.Millisecond).String() }
+		t.row(f.App, at(f.WindowMS), at(f.WindowMS+f.LeaderMS))
+	}
+	return t
 }
 
 // tells tells whether a plan is any different from the present.

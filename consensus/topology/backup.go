@@ -21,12 +21,11 @@ var backupFrame = frame{"GNGLSNAP", 1, "a file of ganglion snapshot save"}
 
 // backupImage is a Backup as plain data.
 type backupImage struct {
-	SavedUnix int64       `json:"saved_unix"`
-	By        string      `json:"by"`
-	State     []byte      `json:"state"` // as (*State).Write writes it
-	Settled   bool        `json:"settled"`
-	GateShut  bool        `json:"gate_shut"`
-	Hosts     []seenImage `json:"hosts"`
+	SavedUnix int64        `json:"saved_unix"`
+	By        string       `json:"by"`
+	State     []byte       `json:"state"` // as (*State).Write writes it
+	Seen      Observations `json:"seen"`  // without Hosts
+	Hosts     []seenImage  `json:"hosts"`
 }
 
 type seenImage struct {
@@ -42,7 +41,8 @@ type copyImage struct {
 
 // Write writes the backup with a checksum. Equal backups write equal bytes.
 func (b Backup) Write(w io.Writer) error {
-	im := backupImage{SavedUnix: b.Saved.Unix(), By: b.By, Settled: b.Seen.Settled, GateShut: b.Seen.GateShut}
+	im := backupImage{SavedUnix: b.Saved.Unix(), By: b.By, Seen: b.Seen}
+	im.Seen.Hosts, im.Seen.Now = nil, time.Time{} // on paper no time passes
 	var state bytes.Buffer
 	if err := b.State.Write(&state); err != nil {
 		return err
@@ -86,10 +86,8 @@ func decodeBackup(body []byte) (Backup, error) {
 	if err != nil {
 		return Backup{}, err
 	}
-	b := Backup{
-		State: state, Saved: time.Unix(im.SavedUnix, 0), By: im.By,
-		Seen: Observations{Settled: im.Settled, GateShut: im.GateShut, Hosts: make(map[string]HostObs, len(im.Hosts))},
-	}
+	b := Backup{State: state, Saved: time.Unix(im.SavedUnix, 0), By: im.By, Seen: im.Seen}
+	b.Seen.Hosts = make(map[string]HostObs, len(im.Hosts))
 	for _, h := range im.Hosts {
 		o := h.Seen
 		o.Copies = make(map[CopyKey]CopyObs, len(h.Copies))

@@ -279,10 +279,9 @@ func TestPlanIsDeterministicAndLeavesNoTrace(t *testing.T) {
 	}
 }
 
-// drainOfMany is the largest what-if that must answer while somebody waits:
-// 1,000 hosts with 10,000 copies, of which a tenth are emptied.
-func drainOfMany(t testing.TB) (*State, Observations, WhatIf) {
-	s, obs := bigMesh(t, 1000, 200, 50)
+// drainOfMany is a large mesh of which a tenth is emptied, and a host lost.
+func drainOfMany(t testing.TB, apps int) (*State, Observations, WhatIf) {
+	s, obs := bigMesh(t, 1000, apps, 50)
 	w := WhatIf{Lose: []string{"h0999"}}
 	for i := range 100 {
 		w.Drain = append(w.Drain, fmt.Sprintf("h%04d", i*7))
@@ -290,8 +289,9 @@ func drainOfMany(t testing.TB) (*State, Observations, WhatIf) {
 	return s, obs, w
 }
 
+// 1,000 hosts with 10,000 copies: somebody waits for the answer.
 func BenchmarkPlan(b *testing.B) {
-	s, obs, w := drainOfMany(b)
+	s, obs, w := drainOfMany(b, 200)
 	b.Run("lose one", func(b *testing.B) {
 		for b.Loop() {
 			Plan(s, obs, WhatIf{Lose: []string{"h0000"}})
@@ -304,22 +304,15 @@ func BenchmarkPlan(b *testing.B) {
 	})
 }
 
-func TestPlanIsFastEnough(t *testing.T) {
+// A large plan comes to rest, at pace, within few decisions. What it takes in
+// time is BenchmarkPlan's to tell: a test would measure its neighbours.
+func TestPlanOfMany(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds a large mesh")
 	}
-	s, obs, w := drainOfMany(t)
-	if n := len(s.Placements()); n != 10_000 {
-		t.Fatalf("%d placements", n)
-	}
-	began := time.Now()
+	s, obs, w := drainOfMany(t, 20)
 	p := Plan(s, obs, w)
-	took := time.Since(began)
-	t.Logf("%d decisions, %d moves in %s", p.Steps, len(p.Moves), took)
-	if !p.Converged || len(p.Moves) < 500 || len(p.Unplaced) > 0 {
-		t.Errorf("converged %v, %d moves, unplaced %+v", p.Converged, len(p.Moves), p.Unplaced)
-	}
-	if took > 10*time.Second { // on a machine that is busy with other things
-		t.Errorf("a plan takes %s", took)
+	if !p.Converged || !p.Paced || p.Steps > 40 || len(p.Moves) < 80 || len(p.Unplaced) > 0 {
+		t.Errorf("converged %v, at pace %v, %d decisions, %d moves, unplaced %+v", p.Converged, p.Paced, p.Steps, len(p.Moves), p.Unplaced)
 	}
 }

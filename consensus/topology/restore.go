@@ -168,6 +168,10 @@ func (t *txn) bringBack(saved App) *Rejected {
 	}
 	next.Versions[next.Version] = saved.Spec
 	next.Stable = saved.Stable
+	if saved.Spec.Once && saved.Job.Run.Outcome != "" { // it has run, and is not to run again
+		next.Job = saved.Job
+		next.Job.Run.Index = t.index
+	}
 	t.setApp(next)
 	return nil
 }

@@ -128,8 +128,9 @@ func checkRestored(t *rapid.T, before, after *State, c Restore, r Result) {
 	if after.Era() <= before.Era() || after.Era() <= c.Era {
 		t.Fatalf("era %d after %d, the backup's %d", after.Era(), before.Era(), c.Era)
 	}
-	if !reflect.DeepEqual(before.Tokens(), after.Tokens()) || !reflect.DeepEqual(before.Trust(), after.Trust()) || !reflect.DeepEqual(before.Hosts(), after.Hosts()) {
-		t.Fatal("the roster, tokens or keys changed")
+	if !reflect.DeepEqual(before.Tokens(), after.Tokens()) || !reflect.DeepEqual(before.Trust(), after.Trust()) || !reflect.DeepEqual(before.Hosts(), after.Hosts()) ||
+		!reflect.DeepEqual(before.Leases(), after.Leases()) {
+		t.Fatal("the roster, tokens, keys or leases changed")
 	}
 	if len(after.Apps()) != len(c.Apps) {
 		t.Fatalf("%d apps, the backup has %d", len(after.Apps()), len(c.Apps))
@@ -137,6 +138,9 @@ func checkRestored(t *rapid.T, before, after *State, c Restore, r Result) {
 	for _, want := range c.Apps {
 		name := want.Spec.Name
 		got, _ := after.App(name)
+		if got.Created > after.Revision() || got.Modified > after.Revision() || got.RestartAt > after.Revision() {
+			t.Fatalf("an index from the future: %+v", got)
+		}
 		if !sameSpec(got.Spec, want.Spec) || got.Set != want.Set || got.Stopped != want.Stopped || fmt.Sprint(got.StoppedCopies) != fmt.Sprint(want.StoppedCopies) {
 			t.Fatalf("app %+v, the backup has %+v", got, want)
 		}
@@ -369,4 +373,60 @@ func FuzzReadBackup(f *testing.F) {
 			t.Errorf("%+v makes a state that cannot be read: %v", c, err)
 		}
 	})
+}
+
+// A lease is of the world, not of a wish: a restore neither ends nor grants any.
+// The file was saved under an earlier grant, and the present holder is lost: it
+// is waited out whole, and the next token is higher than any.
+func TestRestoreWaitsOutLeases(t *testing.T) {
+	l := newLeased(t, "h1", "h2", "h3")
+	saved, old := l.state, l.lease()
+	holder := l.host()
+	l.must(Command{SetDrain: &SetDrain{Host: holder, Drain: DrainDraining}})
+	l.settle() // to another host, under another grant
+	granted := l.lease()
+	if granted.Token <= old.Token || l.host() == holder {
+		t.Fatalf("%+v after %+v", granted, old)
+	}
+	l.must(Command{DeleteApp: &DeleteApp{Name: "db"}})
+	lose(l.obs, time.Minute, granted.Host)
+	c := saved.Restoration().Trimmed(l.state, l.obs)
+	l.must(Command{Restore: &c})
+	if now := l.lease(); now != granted {
+		t.Fatalf("the restore made %+v of %+v", now, granted)
+	}
+	for _, age := range []time.Duration{0, granted.Timers.Hold, granted.Timers.Grace - 1} {
+		l.age(age)
+		for _, c := range Decide(l.state, l.obs).Commands {
+			if c.Place != nil && len(c.Place.Grant) > 0 {
+				t.Fatalf("granted after %s: %+v", age, c.Place)
+			}
+			l.apply(c)
+		}
+	}
+	l.age(granted.Timers.Grace)
+	l.settle()
+	if now := l.lease(); now.Token <= granted.Token || now.Host == granted.Host {
+		t.Errorf("%+v after %+v", now, granted)
+	}
+}
+
+// A one-shot that has run does not run again because it was restored.
+func TestRestoreRunsNothingTwice(t *testing.T) {
+	w, obs := ten(t)
+	once := app("once", 0, func(a *intent.App) { a.Count, a.Once = nil, true })
+	w.put(once)
+	converge(w, obs)
+	a := w.app("once")
+	w.must(Command{RecordRuns: &RecordRuns{Runs: []RunRecord{{App: "once", Of: a.Job.Run.Index, At: 1, Outcome: RunDone, Host: "h1"}}}})
+	converge(w, obs)
+	saved := w.state
+	w.must(Command{DeleteApp: &DeleteApp{Name: "once"}})
+	converge(w, obs)
+	c := saved.Restoration().Trimmed(w.state, obs)
+	w.must(Command{Restore: &c})
+	converge(w, obs)
+	if a := w.app("once"); a.Job.active() || a.Job.Run.Outcome != RunDone {
+		t.Errorf("%+v", a.Job)
+	}
 }
