@@ -53,7 +53,7 @@ var house = map[string]room{
 	"workload/workloadtest":   {may: []string{"workload", "workload/output"}, why: "the conformance suite knows no driver"},
 
 	"agent":        {may: []string{"intent/", "consensus/", "gossip", "events", "trust", "reflexes/", "workload/", "agent/"}, why: "the only package that knows all siblings"},
-	"agent/api":    {may: []string{"intent", "intent/expr", "consensus/topology", "events"}, why: "what travels between agents and clients, and what of it is refused: no machinery"},
+	"agent/api":    {may: []string{"intent", "intent/expr", "intent/cron", "consensus/topology", "events"}, why: "what travels between agents and clients, and what of it is refused: no machinery"},
 	"agent/copies": {may: []string{"intent", "consensus/topology", "workload", "reflexes/senses"}, why: "runs copies through the Driver contract, whoever the driver is"},
 
 	"cmd/ganglion": {may: []string{"intent/", "agent/", "consensus/topology", "events", "trust", "workload/keeper"}, why: "a client of the API and a shell around agent"},

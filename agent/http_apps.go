@@ -111,7 +111,7 @@ func (s *server) postApply(r *http.Request, body []byte) (any, error) {
 func haltedBefore(state *topology.State, in intent.Intents) bool {
 	return slices.ContainsFunc(in.Apps, func(a intent.App) bool {
 		old, ok := state.App(a.Name)
-		return ok && old.Rollout.Halted
+		return ok && old.TriesAgain()
 	})
 }
 

@@ -19,10 +19,13 @@ type teller struct {
 	seen  map[string]gossip.Member
 	begun map[string]time.Time        // when a rollout or a drain began, by what it is of
 	why   map[topology.CopyKey]string // reasons told for copies without a place
+	// skipped holds, by app, the run for which it was told that others are
+	// skipped.
+	skipped map[string]uint64
 }
 
 func newTeller(host string, emit func(events.Draft) string) *teller {
-	return &teller{emit: emit, host: host, begun: map[string]time.Time{}, why: map[topology.CopyKey]string{}}
+	return &teller{emit: emit, host: host, begun: map[string]time.Time{}, why: map[topology.CopyKey]string{}, skipped: map[string]uint64{}}
 }
 
 func (t *teller) elected(term, revision uint64) {
@@ -78,6 +81,8 @@ func (t *teller) command(cmd topology.Command, before *topology.State, d topolog
 		t.place(cmd.Place, before, d, revision)
 	case cmd.SetRollout != nil:
 		t.rollout(*cmd.SetRollout, revision)
+	case cmd.RecordRuns != nil:
+		t.runs(*cmd.RecordRuns, revision)
 	case cmd.SetDrain != nil && cmd.SetDrain.Drain == topology.DrainDrained:
 		t.emit(events.New(events.HostSubject(cmd.SetDrain.Host), events.HostDrained{TookMS: t.since("drain/" + cmd.SetDrain.Host)}).With("", revision))
 	}
@@ -94,6 +99,7 @@ func (t *teller) place(p *topology.Place, before *topology.State, d topology.Dec
 		key := pl.Key()
 		put[key] = true
 		old, had := before.Placement(key)
+		had = had && !before.Spent(old)
 		move, moved := moves[key]
 		switch {
 		case moved && move.To == pl.Host:
@@ -101,7 +107,7 @@ func (t *teller) place(p *topology.Place, before *topology.State, d topology.Dec
 		case had && old.Host != pl.Host:
 			t.copy(key, events.AppMoved{From: old.Host, To: pl.Host, Reason: old.Leaving}, revision)
 		case !had:
-			t.copy(key, events.AppPlaced{Host: pl.Host, Version: pl.Version, Ports: pl.Ports, Reason: "it was wanted and had no host"}, revision)
+			t.copy(key, events.AppPlaced{Host: pl.Host, Version: pl.Version, Ports: pl.Ports, Reason: newRun(before, key.App)}, revision)
 		}
 		delete(t.why, key)
 		if had && old.Version != pl.Version {

@@ -26,8 +26,8 @@ var notYet = map[string][]string{
 		"app.api.update.strategy", "app.api.update.on_failure",
 	},
 	"singleton": {"app.billing.singleton"},
-	"schedule":  {"app.backup.schedule"},
-	"once":      {"app.migrate.once", "app.migrate.run.artifact"},
+	"schedule":  nil,
+	"once":      {"app.migrate.run.artifact"},
 	"reflexes":  {"app.queue.reflexes[0]", "reflex.disk-full", "reflex.link-watch"},
 }
 

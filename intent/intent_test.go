@@ -108,7 +108,7 @@ func TestNotYet(t *testing.T) {
 			Update: Update{OnFailure: OnFailureHold}, Checks: []Check{{Type: CheckExec}}},
 	}}
 	want := []string{
-		"app.all.singleton", "app.all.schedule", "app.all.once", "app.all.run.artifact", "app.all.checks[1]",
+		"app.all.singleton", "app.all.run.artifact", "app.all.checks[1]",
 		"app.all.update.strategy", "app.all.update.canary", "app.all.update.on_failure", "app.all.reflexes[0]",
 		"app.digest.run.artifact", "app.url.run.artifact", "app.tar.run.artifact", "app.forward.update.on_failure", "reflex.r",
 	}

@@ -29,8 +29,6 @@ func (a App) NotYet() []Problem {
 		}
 	}
 	add(a.Singleton, "singleton", "singletons are not executed yet; use count = 1 if two at once do no harm")
-	add(a.Schedule != "", "schedule", "schedules are not executed yet")
-	add(a.Once, "once", "one-shots are not executed yet")
 	if a.Run.Artifact != "" {
 		why := artifactNotYet(a.Run.Artifact)
 		add(why != "", "run.artifact", why)

@@ -2,6 +2,7 @@ package api
 
 import (
 	"github.com/ganglion-mesh/ganglion/intent"
+	"github.com/ganglion-mesh/ganglion/intent/cron"
 	"github.com/ganglion-mesh/ganglion/intent/expr"
 )
 
@@ -14,6 +15,14 @@ func CheckIntents(in intent.Intents) (intent.Intents, error) {
 	for _, e := range in.Expressions() {
 		if err := expr.Check(e.Source, e.Placement); err != nil {
 			return in, Errorf(CodeInvalid, "%s: %v", e.Path, err)
+		}
+	}
+	for _, a := range in.Apps {
+		if a.Schedule == "" {
+			continue
+		}
+		if _, err := cron.Parse(a.Schedule); err != nil {
+			return in, Errorf(CodeInvalid, "app.%s.schedule: %v", a.Name, err)
 		}
 	}
 	if p := in.NotYet(); len(p) > 0 {

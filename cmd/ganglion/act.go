@@ -15,6 +15,7 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/intent"
 )
 
 // target is APP or APP/COPY, as typed.
@@ -121,6 +122,9 @@ func (a *acting) judge(t target, list []topology.AppStatus) verdict {
 	if st.State == topology.AppHeld && a.verb != "stop" {
 		return verdict{fail: fmt.Errorf("%s is held: %s", t.app, heldWhy(st))}
 	}
+	if a.verb != "stop" && (st.Kind == intent.KindOnce || st.Kind == intent.KindSchedule) {
+		return a.judgeJob(st)
+	}
 	if t.copy == "" && a.verb != "stop" {
 		return verdict{done: st.State == topology.AppSteady, wait: unwell(st)}
 	}
@@ -136,6 +140,18 @@ func (a *acting) judge(t target, list []topology.AppStatus) verdict {
 		return verdict{wait: unwell(st)}
 	}
 	return verdict{done: true}
+}
+
+// judgeJob tells whether a job that was started or restarted has come to its end,
+// or a schedule has been taken up.
+func (a *acting) judgeJob(st topology.AppStatus) verdict {
+	switch {
+	case st.Kind == intent.KindSchedule:
+		return verdict{done: scheduled(st), wait: unwell(st)}
+	case st.State == topology.AppDegraded:
+		return verdict{fail: fmt.Errorf("%s has failed: %s", st.App, oneLine(st.Why))}
+	}
+	return verdict{done: st.State == topology.AppSteady, wait: unwell(st)}
 }
 
 // atRest tells whether nothing of a copy runs.

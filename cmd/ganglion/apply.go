@@ -79,7 +79,7 @@ func (a *applying) run(ctx context.Context, path string) error {
 	if timeout <= 0 {
 		timeout = longestDeadline(in)
 	}
-	return a.settle(ctx, client, resp, timeout)
+	return a.settle(ctx, client, resp, timeout, in)
 }
 
 // checkSet refuses a --prune that does not say of what.
@@ -103,7 +103,7 @@ func longestDeadline(in intent.Intents) time.Duration {
 }
 
 // settle follows until every applied app is steady at its committed version.
-func (a *applying) settle(ctx context.Context, client *api.Client, resp api.ApplyResponse, timeout time.Duration) error {
+func (a *applying) settle(ctx context.Context, client *api.Client, resp api.ApplyResponse, timeout time.Duration, in intent.Intents) error {
 	w := &watch{client: client, patience: readPatience}
 	for app := range resp.Versions {
 		if len(resp.Versions) == 1 {
@@ -116,19 +116,32 @@ func (a *applying) settle(ctx context.Context, client *api.Client, resp api.Appl
 		return fmt.Errorf("apply: %w", err)
 	}
 	if !a.format.json() {
-		fmt.Fprintf(a.out, "%s, after %s\n", everything(resp.Versions), time.Since(begun).Round(10*time.Millisecond))
+		fmt.Fprintf(a.out, "%s, after %s\n", everything(resp.Versions, in), time.Since(begun).Round(10*time.Millisecond))
 	}
 	return nil
 }
 
-func everything(versions map[string]string) string {
-	if len(versions) != 1 {
-		return fmt.Sprintf("all %d apps run and are ready", len(versions))
+// everything says what has come of what was declared.
+func everything(versions map[string]string, in intent.Intents) string {
+	jobs := 0
+	for _, app := range in.Apps {
+		is := "runs and is ready"
+		switch app.Kind() {
+		case intent.KindOnce:
+			is = "is done"
+			jobs++
+		case intent.KindSchedule:
+			is = "is scheduled"
+			jobs++
+		}
+		if len(versions) == 1 {
+			return fmt.Sprintf("%s %s %s", app.Name, versions[app.Name], is)
+		}
 	}
-	for app, v := range versions {
-		return fmt.Sprintf("%s %s runs and is ready", app, v)
+	if jobs > 0 {
+		return fmt.Sprintf("all %d apps run and are ready, or are done or scheduled", len(versions))
 	}
-	return ""
+	return fmt.Sprintf("all %d apps run and are ready", len(versions))
 }
 
 // applied judges whether all apps run at the versions that were committed. The
@@ -159,8 +172,10 @@ func appliedApp(version string, st topology.AppStatus) verdict {
 	switch {
 	case st.Version != version:
 		return verdict{fail: fmt.Errorf("%s was changed by another apply meanwhile: it is now version %s, not %s", st.App, st.Version, version)}
-	case st.State == topology.AppSteady:
+	case st.State == topology.AppSteady, st.Kind == intent.KindSchedule && scheduled(st):
 		return verdict{done: true}
+	case st.Kind == intent.KindOnce && st.State == topology.AppDegraded:
+		return verdict{fail: fmt.Errorf("%s has failed: %s; mend it and apply again", st.App, oneLine(st.Why))}
 	case st.State == topology.AppHeld:
 		return verdict{fail: fmt.Errorf("%s is held: %s; mend it and apply again", st.App, heldWhy(st))}
 	case st.State == topology.AppStopped:
@@ -172,6 +187,12 @@ func appliedApp(version string, st topology.AppStatus) verdict {
 		}
 	}
 	return verdict{wait: unwell(st)}
+}
+
+// scheduled tells whether a schedule has been taken up. How its runs end is no
+// matter of its declaration.
+func scheduled(st topology.AppStatus) bool {
+	return st.State != topology.AppPending && st.State != topology.AppStopped
 }
 
 // heldWhy is why a rollout was halted, with the copy it was halted for.

@@ -125,7 +125,9 @@ func (v *statusView) printApps(list []topology.AppStatus) {
 // of the first copy that is not ready.
 func appWhy(st topology.AppStatus) string {
 	switch st.State {
-	case topology.AppSteady, topology.AppStopped:
+	case topology.AppSteady: // of a job: how its last run ended, and when the next is due
+		return oneLine(st.Why)
+	case topology.AppStopped:
 		return ""
 	case topology.AppHeld:
 		return oneLine(st.Why)

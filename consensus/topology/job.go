@@ -62,7 +62,8 @@ type RunRecord struct {
 	// Schedule, if not empty, is the app's schedule, which From goes with.
 	Schedule string `json:"schedule,omitempty"`
 	From     int64  `json:"from,omitempty"`
-	Passed   string `json:"passed,omitempty"` // why the due times up to From have no run; not stored
+	Passed   string `json:"passed,omitempty"`  // why the due times up to From have no run; this and Overlap are not stored
+	Overlap  bool   `json:"overlap,omitempty"` // because run Of is still under way
 
 	Begin bool   `json:"begin,omitempty"` // a run of Version begins
 	Due   int64  `json:"due,omitempty"`
@@ -89,6 +90,12 @@ func (j Job) of(p Placement) bool { return p.Generation == 0 || p.Generation > j
 // where the output is, takes no room, and is never started again.
 func (a App) spent(p Placement) bool {
 	return a.job() && a.Job.Run.Index != 0 && (!a.Job.active() || !a.Job.of(p))
+}
+
+// Spent reports whether a placement is only what is left of a run that is over.
+func (s *State) Spent(p Placement) bool {
+	e, ok := s.apps.Get([]byte(p.App))
+	return ok && e.spent(p)
 }
 
 // TriesAgain reports whether to apply the app once more as it is would try again

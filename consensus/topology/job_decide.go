@@ -168,7 +168,7 @@ func (p *planner) schedule(a *appPlan, r RunRecord) bool {
 	}
 	r.From = due.Unix()
 	if why := p.overlaps(a); why != "" {
-		r.Passed = fmt.Sprintf("the run due at %s is skipped: %s", stamp(due), why)
+		r.Passed, r.Overlap = fmt.Sprintf("the run due at %s is skipped: %s", stamp(due), why), true
 		p.runs = append(p.runs, r)
 		return true
 	}

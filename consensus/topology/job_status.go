@@ -131,9 +131,9 @@ func (a *appPlan) jobState(st AppStatus) (AppState, string) {
 	case active && a.running() == nil:
 		return AppDegraded, fmt.Sprintf("the run due at %s has no place; %s", stamp(unix(run.Due)), next)
 	case failed:
-		return AppDegraded, fmt.Sprintf("the last run %s; %s", a.Job.Last.told(), next)
+		return AppDegraded, fmt.Sprintf("the last run: %s; %s", a.Job.Last.told(), next)
 	case a.Job.Last.Outcome != "":
-		return AppSteady, next + "; the last run " + a.Job.Last.told()
+		return AppSteady, next + "; the last run: " + a.Job.Last.told()
 	}
 	return AppSteady, next
 }

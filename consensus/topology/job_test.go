@@ -213,7 +213,7 @@ func TestScheduleIsUpheld(t *testing.T) {
 	if w.run("job").Index != first.Index {
 		t.Fatal("what was skipped was made up for")
 	}
-	if st := w.status("job"); st.State != AppSteady || st.Ready != 0 || st.Last.Outcome != RunDone || !strings.Contains(st.Why, "next due at 2026-03-01 15:00:00 UTC; the last run") {
+	if st := w.status("job"); st.State != AppSteady || st.Ready != 0 || st.Last.Outcome != RunDone || !strings.Contains(st.Why, "next due at 2026-03-01 15:00:00 UTC; the last run: done") {
 		t.Fatalf("%+v", st)
 	}
 	w.at("2026-03-01 15:00:00")

@@ -1,4 +1,4 @@
-// A migration that runs to completion once. Not yet executed.
+// A migration that runs to completion once a release.
 package main
 
 import "github.com/ganglion-mesh/ganglion/intent"

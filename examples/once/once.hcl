@@ -1,4 +1,4 @@
-# A migration that runs to completion once. Not yet executed.
+# A migration that runs to completion once a release.
 app "migrate" {
   once = true
   run {

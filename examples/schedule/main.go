@@ -1,4 +1,4 @@
-// A backup at half past two on every working day. Not yet executed.
+// A backup at half past two in Berlin on every working day.
 package main
 
 import "github.com/ganglion-mesh/ganglion/intent"
@@ -7,7 +7,7 @@ func main() {
 	intent.Main(func(m *intent.Mesh) {
 		m.App(intent.App{
 			Name:     "backup",
-			Schedule: "30 2 * * MON-FRI",
+			Schedule: "CRON_TZ=Europe/Berlin 30 2 * * MON-FRI",
 			Run:      intent.Run{Command: []string{"/usr/local/bin/backup", "--to", "s3://backups/mesh"}},
 		})
 	})

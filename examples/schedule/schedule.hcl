@@ -1,6 +1,6 @@
-# A backup at half past two on every working day. Not yet executed.
+# A backup at half past two in Berlin on every working day.
 app "backup" {
-  schedule = "30 2 * * MON-FRI"
+  schedule = "CRON_TZ=Europe/Berlin 30 2 * * MON-FRI"
   run {
     command = ["/usr/local/bin/backup", "--to", "s3://backups/mesh"]
   }
