@@ -111,6 +111,9 @@ var endpoints = []struct {
 	{"POST /v1/hosts/{host}/drain", "/v1/hosts/none/drain", nil, anyMember},
 	{"POST /v1/hosts/{host}/undrain", "/v1/hosts/none/undrain", nil, anyMember},
 	{"POST /v1/hosts/{host}/retire", "/v1/hosts/h2/retire", nil, "host"},
+	{"GET /v1/snapshot", "", nil, anyMember},
+	{"GET /v1/snapshot/keys", "", nil, "operator local"},
+	{"POST /v1/restore", "", api.RestoreRequest{}, anyMember},
 	{"POST /v1/tokens", "", api.TokenRequest{Role: trust.RoleAgent}, anyMember},
 	{"POST /v1/enrol", "", trust.JoinRequest{}, "host handed-on-agent"},
 	{"POST /v1/init", "", api.InitRequest{}, anyMember},
@@ -125,7 +128,7 @@ var endpoints = []struct {
 	{"GET /v1/logs/{app}", "/v1/logs/none", nil, anyMember},
 	{"GET /v1/local/logs/{app}/{n}", "/v1/local/logs/none/0", nil, anyMember},
 	{"POST /v1/report", "", api.Report{Host: "h2"}, "host"},
-	{"GET /v1/slice", "/v1/slice?host=h2&index=0", nil, "host"},
+	{"GET /v1/slice", "/v1/slice?host=h2&era=0&index=0", nil, "host"},
 	{"POST /v1/voter", "", api.VoterRequest{}, "host handed-on-agent"},
 }
 
