@@ -53,8 +53,11 @@ type Seams struct {
 	Driver  workload.Driver
 	Local   net.Listener         // in place of the socket; the agent closes it
 	Accept  func(topology.Slice) // told of each slice that was accepted, in order, before it is acted on
-	Lead    func(leads bool)     // told when this host begins to lead, and when it no longer does
-	NoNATS  bool                 // no embedded server and no publisher
+	// Serve gives a slice of a host that this voter answers with at once, whatever
+	// holds: a voter that lies. It may decline.
+	Serve  func(host string) (topology.Slice, bool)
+	Lead   func(leads bool) // told when this host begins to lead, and when it no longer does
+	NoNATS bool             // no embedded server and no publisher
 }
 
 // DefaultPorts are the ports of a host that runs one agent.

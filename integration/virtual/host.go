@@ -146,6 +146,7 @@ func (h *Host) config(l *life, local net.Listener) agent.Config {
 			Gossip:  h.transport(),
 			Driver:  l.driver, Local: local, NoNATS: true,
 			Accept: func(sl topology.Slice) { h.mesh.freshness.accept(sl) },
+			Serve:  h.mesh.freshness.serve,
 			Lead:   func(leads bool) { h.mesh.ledger.leads(h.Name, leads) },
 		},
 	}

@@ -184,6 +184,13 @@ func (m *Mesh) History() History { return m.ledger.history() }
 // Elections is in how many terms slices have been given out so far.
 func (m *Mesh) Elections() int { return m.freshness.elections() }
 
+// Lie makes voters answer the next reads of slices, n of them in the whole mesh,
+// with slices that are older than what the asking hosts have accepted.
+func (m *Mesh) Lie(n int) { m.freshness.lie(n) }
+
+// Lied is how many such answers have been given.
+func (m *Mesh) Lied() int { return m.freshness.told() }
+
 // Host returns a host by name.
 func (m *Mesh) Host(name string) *Host {
 	m.t.Helper()

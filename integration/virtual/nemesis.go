@@ -17,8 +17,9 @@ import (
 type Nemesis struct {
 	m      *Mesh
 	rng    *rand.Rand
-	counts map[string]int  // what each app was last asked to have; 0: deleted
-	drains map[string]bool // hosts that may be drained
+	counts map[string]int    // what each app was last asked to have; 0: deleted
+	zones  map[string]string // the zone that each app was last asked to run in; empty: any
+	drains map[string]bool   // hosts that may be drained
 	// Done counts what was done, by kind.
 	Done map[string]int
 }
@@ -30,7 +31,7 @@ const maxApps = 4
 func NewNemesis(m *Mesh, seed uint64) *Nemesis {
 	return &Nemesis{
 		m: m, rng: rand.New(rand.NewPCG(seed, 99)),
-		counts: map[string]int{}, drains: map[string]bool{}, Done: map[string]int{},
+		counts: map[string]int{}, zones: map[string]string{}, drains: map[string]bool{}, Done: map[string]int{},
 	}
 }
 
@@ -41,6 +42,7 @@ func (n *Nemesis) Rage(d time.Duration) {
 	for range 2 {
 		n.apply()
 	}
+	n.calm()
 	n.Done = map[string]int{}
 	until := time.Now().Add(d)
 	leader := n.m.Leader()
@@ -49,12 +51,19 @@ func (n *Nemesis) Rage(d time.Duration) {
 		Sleep(time.Duration(1+n.rng.IntN(9)) * time.Second)
 		acts := []string{
 			"kill", "stop", "crash", "start", "start", "start", "isolate", "halve", "cutlink", "heal", "heal",
-			"apply", "apply", "apply", "delete", "drain", "undrain", "exit", "exit",
+			"apply", "apply", "apply", "delete", "elsewhere", "lie", "lie", "drain", "undrain", "exit", "exit",
 		}
 		n.do(acts[n.rng.IntN(len(acts))], n.m.Hosts[n.rng.IntN(len(n.m.Hosts))])
 	}
 	for n.m.Net.Stopped() == 0 { // chance cut nobody off who had something to say
 		n.do("isolate", leader)
+		Sleep(5 * time.Second)
+	}
+	for n.m.Lied() == 0 { // nobody asked who could be lied to
+		n.m.Heal()
+		n.startOne()
+		n.do("lie", leader)
+		n.do("apply", leader)
 		Sleep(5 * time.Second)
 	}
 	for n.changes() == 0 { // what the faults let nobody do, they are made to
@@ -66,7 +75,7 @@ func (n *Nemesis) Rage(d time.Duration) {
 
 // changes counts the changes that the mesh has accepted.
 func (n *Nemesis) changes() int {
-	return n.Done["apply"] + n.Done["delete"] + n.Done["drain"] + n.Done["undrain"]
+	return n.Done["apply"] + n.Done["delete"] + n.Done["elsewhere"] + n.Done["drain"] + n.Done["undrain"]
 }
 
 // do does one thing to a host, if it can be done to it now.
@@ -101,6 +110,10 @@ func (n *Nemesis) do(act string, h *Host) {
 		done = n.apply()
 	case "delete":
 		done = n.delete()
+	case "elsewhere":
+		done = n.elsewhere(n.names()...)
+	case "lie":
+		m.Lie(3)
 	case "drain", "undrain":
 		done = n.drain(h, act == "undrain")
 	case "exit":
@@ -147,10 +160,47 @@ func (n *Nemesis) apply() bool {
 
 // app is an app as it was last asked for. Some take their time to stop.
 func (n *Nemesis) app(name string) intent.App {
+	a := App(name, n.counts[name])
 	if name[len(name)-1]%2 == 0 {
-		return Stubborn(name, n.counts[name], 3*time.Second)
+		a = Stubborn(name, n.counts[name], 3*time.Second)
 	}
-	return App(name, n.counts[name])
+	if zone := n.zones[name]; zone != "" {
+		a.Place.Require = []string{"zone == '" + zone + "'"}
+	}
+	return a
+}
+
+// calm does, before anything is broken, what is excused among faults: an app
+// whose copies take their time to stop is deleted and declared anew for other
+// hosts. None of it may run twice.
+func (n *Nemesis) calm() {
+	n.m.t.Helper()
+	const name = "app0"
+	n.counts[name] = 3
+	n.m.Apply(n.app(name))
+	n.m.AwaitReady(30*time.Second, name, 3)
+	for range 2 {
+		if !n.elsewhere(name) {
+			n.m.t.Errorf("%s could not be moved with nothing broken", name)
+		}
+		n.m.AwaitReady(60*time.Second, name, 3)
+	}
+}
+
+// elsewhere deletes the first of some apps that there is, and declares it anew at
+// once for the hosts of the other zone. Without zones it is for any host.
+func (n *Nemesis) elsewhere(names ...string) bool {
+	for _, name := range names {
+		if n.counts[name] == 0 {
+			continue
+		}
+		if !n.ask(func(ctx context.Context) error { return n.m.Delete(ctx, name) }) {
+			return false
+		}
+		n.zones[name] = map[string]string{"": "a", "a": "b", "b": "a"}[n.zones[name]]
+		return n.ask(func(ctx context.Context) error { return n.m.TryApply(ctx, []intent.App{n.app(name)}) })
+	}
+	return false
 }
 
 func (n *Nemesis) delete() bool {
@@ -264,6 +314,9 @@ func (n *Nemesis) Bit() error {
 	}
 	if n.m.Net.Stopped() == 0 {
 		errs = append(errs, errors.New("nothing was held up"))
+	}
+	if n.m.Lied() == 0 {
+		errs = append(errs, errors.New("no host was told anything older"))
 	}
 	if n.m.Elections() < 2 {
 		errs = append(errs, errors.New("no leader was replaced"))

@@ -9,7 +9,11 @@ func TestNemesis(t *testing.T) {
 	var mended figures
 	total := map[string]int{}
 	seeds(t, 10, func(t *testing.T, seed uint64) {
-		Run(t, Config{Hosts: 5, Seed: seed}, func(t *testing.T, m *Mesh) {
+		zones := map[string]map[string]string{}
+		for i := 1; i <= 5; i++ {
+			zones[hostName(i)] = map[string]string{"zone": string(rune('a' + i%2))}
+		}
+		Run(t, Config{Hosts: 5, Seed: seed, Labels: zones}, func(t *testing.T, m *Mesh) {
 			m.Form()
 			n := NewNemesis(m, seed)
 			n.Rage(3 * time.Minute)
