@@ -82,7 +82,7 @@ func (s *server) postApply(r *http.Request, body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	put := topology.PutIntents{Intents: in, Set: req.Set, Prune: req.Prune, Expect: map[string]uint64{}}
+	put := topology.PutIntents{Intents: in, Set: req.Set, Prune: req.Prune, Expect: map[string]uint64{}, At: time.Now().Unix()}
 	changes := append([]intent.Change{}, topology.Changes(state, put)...)
 	resp := api.ApplyResponse{Revision: state.Revision(), Changes: changes, Versions: map[string]string{}}
 	for _, app := range in.Apps {
@@ -169,7 +169,7 @@ func (s *server) getEndpoints(r *http.Request, _ []byte) (any, error) {
 	}
 	out := []api.Endpoint{}
 	for _, c := range st.Copies {
-		if c.Ready {
+		if c.Ready && c.Role != topology.RoleStandby {
 			out = append(out, api.Endpoint{Copy: c.ID, Host: c.Host, Addr: c.Addr, Ports: c.Ports})
 		}
 	}

@@ -22,6 +22,7 @@ type teller struct {
 	// skipped holds, by app, the run for which it was told that others are
 	// skipped.
 	skipped map[string]uint64
+	obs     topology.Observations // what the present decision is made on
 }
 
 func newTeller(host string, emit func(events.Draft) string) *teller {
@@ -80,7 +81,7 @@ func (t *teller) command(cmd topology.Command, before *topology.State, d topolog
 	case cmd.Place != nil:
 		t.place(cmd.Place, before, d, revision)
 	case cmd.SetRollout != nil:
-		t.rollout(*cmd.SetRollout, revision)
+		t.rollout(*cmd.SetRollout, before, revision)
 	case cmd.RecordRuns != nil:
 		t.runs(*cmd.RecordRuns, revision)
 	case cmd.SetDrain != nil && cmd.SetDrain.Drain == topology.DrainDrained:
@@ -94,7 +95,7 @@ func (t *teller) place(p *topology.Place, before *topology.State, d topology.Dec
 		moves[m.Copy] = m
 	}
 	put := map[topology.CopyKey]bool{}
-	rolled := map[string]string{}
+	rolled := map[string]bool{}
 	for _, pl := range p.Put {
 		key := pl.Key()
 		put[key] = true
@@ -107,53 +108,28 @@ func (t *teller) place(p *topology.Place, before *topology.State, d topology.Dec
 		case had && old.Host != pl.Host:
 			t.copy(key, events.AppMoved{From: old.Host, To: pl.Host, Reason: old.Leaving}, revision)
 		case !had:
-			t.copy(key, events.AppPlaced{Host: pl.Host, Version: pl.Version, Ports: pl.Ports, Reason: newRun(before, key.App)}, revision)
+			t.copy(key, events.AppPlaced{Host: pl.Host, Version: pl.Version, Ports: pl.Ports, Reason: placedFor(before, pl)}, revision)
 		}
 		delete(t.why, key)
-		if had && old.Version != pl.Version {
-			rolled[key.App] = pl.Version
+		if a, ok := before.App(key.App); ok && a.Stable != "" && pl.Version == a.Version && (!had || old.Version != pl.Version) {
+			rolled[key.App] = true
 		}
 	}
 	for _, key := range p.Remove {
 		if old, had := before.Placement(key); had && !put[key] {
 			reason := old.Leaving
-			if reason == "" {
+			switch {
+			case reason != "":
+			case old.Surge:
+				reason = "the rollout needs it no more"
+			default:
 				reason = "it is not wanted any more"
 			}
 			t.copy(key, events.AppUnplaced{Host: old.Host, Reason: reason}, revision)
 		}
 	}
 	for _, app := range sortedKeys(rolled) {
-		t.progress(app, rolled[app], before, revision)
-	}
-}
-
-func (t *teller) progress(app, version string, before *topology.State, revision uint64) {
-	updated, want := 0, 0
-	for _, p := range before.PlacementsOf(app) {
-		want++
-		if p.Version == version {
-			updated++
-		}
-	}
-	if updated == 0 {
-		a, _ := before.App(app)
-		t.begun["rollout/"+app] = time.Now()
-		t.emit(events.New(events.RolloutSubject(app), events.RolloutStarted{Version: version, Previous: a.Stable, Copies: want}).With("", revision))
-	}
-	t.emit(events.New(events.RolloutSubject(app), events.RolloutProgressed{Version: version, Updated: updated + 1, Want: want}).With("", revision))
-}
-
-func (t *teller) rollout(c topology.SetRollout, revision uint64) {
-	subject := events.RolloutSubject(c.App)
-	switch {
-	case c.Rollout.Halted:
-		t.emit(events.New(subject, events.RolloutFailed{Version: c.Rollout.Version, Reason: c.Rollout.Reason}).With("", revision))
-		t.emit(events.New(subject, events.RolloutHeld{Version: c.Rollout.Version, Reason: c.Rollout.Reason + "; apply a version that works, or this one again"}).With("", revision))
-	case c.Rollout.Done:
-		if _, begun := t.begun["rollout/"+c.App]; begun {
-			t.emit(events.New(subject, events.RolloutDone{Version: c.Rollout.Version, TookMS: t.since("rollout/" + c.App)}).With("", revision))
-		}
+		t.progress(app, p, before, revision)
 	}
 }
 

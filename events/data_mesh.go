@@ -11,10 +11,11 @@ type RolloutStarted struct {
 
 // RolloutProgressed: one more step of a rollout is done.
 type RolloutProgressed struct {
-	Version string `json:"version"` // new version
-	Updated int    `json:"updated"` // copies that run it
-	Ready   int    `json:"ready"`   // of these, how many pass their checks
-	Want    int    `json:"want"`    // copies wanted in all
+	Version string `json:"version"`         // new version
+	Phase   string `json:"phase,omitempty"` // canary, rolling, beside, smoke or removing
+	Updated int    `json:"updated"`         // copies that run it
+	Ready   int    `json:"ready"`           // of these, how many pass their checks
+	Want    int    `json:"want"`            // copies wanted in all
 }
 
 // RolloutDone: every wanted copy runs the version and is ready.
@@ -23,11 +24,10 @@ type RolloutDone struct {
 	TookMS  int64  `json:"took_ms"` // time from started to done
 }
 
-// RolloutFailed: a copy of the new version failed; the rollout has halted.
+// RolloutFailed: the new version failed; the rollout goes no further with it.
 type RolloutFailed struct {
-	Version string `json:"version"`        // version that failed
-	Copy    string `json:"copy,omitempty"` // first copy that failed, e.g. web/2
-	Reason  string `json:"reason"`         // why
+	Version string `json:"version"` // version that failed
+	Reason  string `json:"reason"`  // which copy failed first, where, why, and its last output
 }
 
 // RolloutRolledback: the app is back on its earlier version.

@@ -16,19 +16,17 @@ import (
 // notYet lists the paths that each example's NotYet must report. An example
 // that is not here fails the test.
 var notYet = map[string][]string{
-	"hello":     nil,
-	"per-host":  nil,
-	"placement": nil,
-	"lifecycle": nil,
-	"checks":    {"app.shop.checks[4]"},
-	"web":       {"app.web.run.artifact", "app.web.update.canary", "app.web.update.on_failure", "reflex.shed-cache"},
-	"blue-green": {
-		"app.api.update.strategy", "app.api.update.on_failure",
-	},
-	"singleton": {"app.billing.singleton"},
-	"schedule":  nil,
-	"once":      {"app.migrate.run.artifact"},
-	"reflexes":  {"app.queue.reflexes[0]", "reflex.disk-full", "reflex.link-watch"},
+	"hello":      nil,
+	"per-host":   nil,
+	"placement":  nil,
+	"lifecycle":  nil,
+	"checks":     {"app.shop.checks[4]"},
+	"web":        {"app.web.run.artifact", "reflex.shed-cache"},
+	"blue-green": nil,
+	"singleton":  {"app.billing.singleton"},
+	"schedule":   nil,
+	"once":       {"app.migrate.run.artifact"},
+	"reflexes":   {"app.queue.reflexes[0]", "reflex.disk-full", "reflex.link-watch"},
 }
 
 func names(t *testing.T) []string {

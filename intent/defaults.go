@@ -63,11 +63,6 @@ func normalReflexes(list []Reflex) []Reflex {
 
 // WithDefaults returns a with every default of the reference filled. It is
 // idempotent, and shares no memory that it changes with a.
-//
-// Update.OnFailure alone stays as it was written. Its documented default is
-// rollback, which is not executed yet: an app that leaves it out is held at the
-// first failure until it is, while one that asks for a rollback is refused by
-// NotYet. Filling it here would make the two indistinguishable.
 func (a App) WithDefaults() App {
 	if a.Kind() == KindReplicated && a.Count == nil {
 		one := 1
@@ -84,6 +79,7 @@ func (a App) WithDefaults() App {
 	orElse(&a.Update.Parallel, 1)
 	orElse(&a.Update.HealthyFor, 5*Second)
 	orElse(&a.Update.Deadline, 2*Minute)
+	orElse(&a.Update.OnFailure, OnFailureRollback)
 	orElse(&a.Disconnect.Policy, DisconnectReplace)
 	orElse(&a.Disconnect.Grace, 5*Second)
 	orElse(&a.Stop.Signal, "SIGTERM")

@@ -110,7 +110,7 @@ type Update struct {
 	Canary     int      `json:"canary,omitempty"`      // default 0
 	HealthyFor Duration `json:"healthy_for,omitempty"` // ready for so long before the next; default 5s
 	Deadline   Duration `json:"deadline,omitempty"`    // a copy not ready by then has failed; default 2m
-	OnFailure  string   `json:"on_failure,omitempty"`  // default rollback; see App.WithDefaults
+	OnFailure  string   `json:"on_failure,omitempty"`  // default rollback
 }
 
 // The disconnect policies.

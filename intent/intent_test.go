@@ -23,7 +23,7 @@ func TestDefaultsAreThoseOfTheReference(t *testing.T) {
 		`{"type":"exec","command":["x"],"every":"5s","timeout":"1s","grace":"10s","failures":3,"live":true},` +
 		`{"type":"smoke","command":["x"],"timeout":"1s"}],` +
 		`"restart":{"limit":5,"window":"10m","backoff_max":"1m"},` +
-		`"update":{"strategy":"rolling","parallel":1,"healthy_for":"5s","deadline":"2m"},` +
+		`"update":{"strategy":"rolling","parallel":1,"healthy_for":"5s","deadline":"2m","on_failure":"rollback"},` +
 		`"disconnect":{"policy":"replace","grace":"5s"},"stop":{"signal":"SIGTERM","grace":"10s"}}`
 	if string(data) != want {
 		t.Errorf("got  %s\nwant %s", data, want)
@@ -98,19 +98,17 @@ func TestNotYet(t *testing.T) {
 	in := Intents{Reflexes: []Reflex{{Name: "r"}}, Apps: []App{
 		{Name: "all", Schedule: "@daily", Singleton: true, Once: true, Run: Run{Artifact: "./web.tar.gz"},
 			Checks:   []Check{{Type: CheckHTTP}, {Type: CheckSmoke}},
-			Update:   Update{Strategy: StrategyBlueGreen, Canary: 1, OnFailure: OnFailureRollback},
 			Reflexes: []Reflex{{Name: "x"}}},
 		{Name: "digest", Run: Run{Artifact: "sha256:" + strings.Repeat("0", 64)}},
 		{Name: "url", Run: Run{Artifact: "https://example.org/x"}},
 		{Name: "tar", Run: Run{Artifact: "/srv/web.TGZ"}},
-		{Name: "forward", Update: Update{OnFailure: OnFailureForward}},
 		{Name: "fine", PerHost: true, Run: Run{Artifact: "/srv/web"}, Place: Place{Prefer: []string{"ssd == 'yes'"}},
-			Update: Update{OnFailure: OnFailureHold}, Checks: []Check{{Type: CheckExec}}},
+			Update: Update{Strategy: StrategyBlueGreen, Canary: 1, OnFailure: OnFailureForward}, Checks: []Check{{Type: CheckExec}}},
 	}}
 	want := []string{
 		"app.all.singleton", "app.all.run.artifact", "app.all.checks[1]",
-		"app.all.update.strategy", "app.all.update.canary", "app.all.update.on_failure", "app.all.reflexes[0]",
-		"app.digest.run.artifact", "app.url.run.artifact", "app.tar.run.artifact", "app.forward.update.on_failure", "reflex.r",
+		"app.all.reflexes[0]",
+		"app.digest.run.artifact", "app.url.run.artifact", "app.tar.run.artifact", "reflex.r",
 	}
 	for name, v := range map[string]Intents{"written": in, "normalized": in.Normalize()} {
 		var got []string

@@ -36,11 +36,6 @@ func (a App) NotYet() []Problem {
 	for i, c := range a.Checks {
 		add(c.Type == CheckSmoke, index("checks", i), "smoke checks are not executed yet")
 	}
-	add(a.Update.Strategy == StrategyBlueGreen, "update.strategy", "blue-green updates are not executed yet; use rolling")
-	add(a.Update.Canary > 0, "update.canary", "canaries are not executed yet; remove it: an update halts at the first copy that fails")
-	f := a.Update.OnFailure
-	add(f == OnFailureRollback || f == OnFailureForward, "update.on_failure",
-		f+" is not executed yet; remove it or write hold: an update halts at the first copy that fails")
 	for i := range a.Reflexes {
 		add(true, index("reflexes", i), "reflexes are not executed yet; remove the block")
 	}

@@ -204,6 +204,14 @@ func (a App) checkLife(f field) {
 	f.at("restart.window").span(a.Restart.Window)
 	f.at("restart.backoff_max").span(a.Restart.BackoffMax)
 	f.at("update.strategy").word(a.Update.Strategy, StrategyRolling, StrategyBlueGreen)
+	if a.Update.Strategy == StrategyBlueGreen && a.PerHost {
+		for _, name := range sortedKeys(a.Ports) {
+			if p := a.Ports[name].Static; p != 0 {
+				f.at("update.strategy").fail("blue-green runs two copies on every host, and port %s can be had only once; leave out static, or use rolling", quote(name))
+				break
+			}
+		}
+	}
 	f.at("update.parallel").count(a.Update.Parallel, 1, MaxCopies)
 	f.at("update.canary").count(a.Update.Canary, 0, MaxCopies)
 	f.at("update.healthy_for").span(a.Update.HealthyFor)

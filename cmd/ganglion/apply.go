@@ -40,7 +40,7 @@ and passes its checks.`,
 	cmd.Flags().StringVar(&a.set, "set", "", "name of the set that this apply belongs to")
 	cmd.Flags().BoolVar(&a.prune, "prune", false, "with --set: remove what the set no longer names")
 	cmd.Flags().BoolVar(&a.detach, "detach", false, "return when the change is committed")
-	cmd.Flags().DurationVar(&a.timeout, "timeout", 0, "how long to wait (default: the longest update.deadline)")
+	cmd.Flags().DurationVar(&a.timeout, "timeout", 0, "how long to wait (default: the longest update.deadline without progress)")
 	a.format = formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error { return a.run(cmd.Context(), args[0]) }
 	return cmd
@@ -75,11 +75,13 @@ func (a *applying) run(ctx context.Context, path string) error {
 	if err != nil || a.detach || len(resp.Versions) == 0 {
 		return err
 	}
+	w := &watch{client: client, patience: readPatience}
 	timeout := a.timeout
 	if timeout <= 0 {
-		timeout = longestDeadline(in)
+		// A rollout of many copies takes many deadlines, as each copy has its own.
+		timeout, w.renews = longestDeadline(in), true
 	}
-	return a.settle(ctx, client, resp, timeout, in)
+	return a.settle(ctx, w, resp, timeout, in)
 }
 
 // checkSet refuses a --prune that does not say of what.
@@ -103,8 +105,7 @@ func longestDeadline(in intent.Intents) time.Duration {
 }
 
 // settle follows until every applied app is steady at its committed version.
-func (a *applying) settle(ctx context.Context, client *api.Client, resp api.ApplyResponse, timeout time.Duration, in intent.Intents) error {
-	w := &watch{client: client, patience: readPatience}
+func (a *applying) settle(ctx context.Context, w *watch, resp api.ApplyResponse, timeout time.Duration, in intent.Intents) error {
 	for app := range resp.Versions {
 		if len(resp.Versions) == 1 {
 			w.app = app // one app needs no list of all
@@ -152,6 +153,7 @@ func applied(versions map[string]string, list []topology.AppStatus) verdict {
 		byName[st.App] = st
 	}
 	var missing []string
+	var marks strings.Builder
 	for _, app := range sortedKeys(versions) {
 		st, ok := byName[app]
 		if !ok {
@@ -163,15 +165,16 @@ func applied(versions map[string]string, list []topology.AppStatus) verdict {
 		}
 		if !v.done {
 			missing = append(missing, v.wait)
+			marks.WriteString(app + v.mark)
 		}
 	}
-	return verdict{done: len(missing) == 0, wait: strings.Join(missing, "\n")}
+	return verdict{done: len(missing) == 0, wait: strings.Join(missing, "\n"), mark: marks.String()}
 }
 
 func appliedApp(version string, st topology.AppStatus) verdict {
 	switch {
 	case st.Version != version:
-		return verdict{fail: fmt.Errorf("%s was changed by another apply meanwhile: it is now version %s, not %s", st.App, st.Version, version)}
+		return notApplied(version, st)
 	case st.State == topology.AppSteady, st.Kind == intent.KindSchedule && scheduled(st):
 		return verdict{done: true}
 	case st.Kind == intent.KindOnce && st.State == topology.AppDegraded:
@@ -181,12 +184,43 @@ func appliedApp(version string, st topology.AppStatus) verdict {
 	case st.State == topology.AppStopped:
 		return verdict{fail: fmt.Errorf("%s is stopped: it was declared, but runs only after ganglion start %s", st.App, st.App)}
 	}
-	for _, cp := range st.Copies {
-		if cp.State == topology.CopyFailed && cp.Version == version {
-			return verdict{fail: fmt.Errorf("%s cannot run: %s", st.App, copyLine(cp))}
+	if !st.Rollout.Trial() { // else a copy that fails is for the rollout to judge
+		for _, cp := range st.Copies {
+			if cp.State == topology.CopyFailed && cp.Version == version {
+				return verdict{fail: fmt.Errorf("%s cannot run: %s", st.App, copyLine(cp))}
+			}
 		}
 	}
-	return verdict{wait: unwell(st)}
+	return verdict{wait: unwell(st), mark: progressOf(version, st)}
+}
+
+// notApplied judges an app that has another version than the one applied: it
+// was rolled back, or somebody else changed it.
+func notApplied(version string, st topology.AppStatus) verdict {
+	r := st.Rollout
+	switch {
+	case r.Failed != version:
+		return verdict{fail: fmt.Errorf("%s was changed by another apply meanwhile: it is now version %s, not %s", st.App, st.Version, version)}
+	case r.Outcome == "":
+		return verdict{wait: unwell(st), mark: progressOf(st.Version, st)}
+	case r.Outcome == topology.OutcomeRolledBack:
+		return verdict{fail: fmt.Errorf("%s was rolled back to version %s, which runs and is ready: %s", st.App, st.Version, oneLine(r.Reason))}
+	}
+	return verdict{fail: fmt.Errorf("%s goes back to version %s, and that does not work either: %s", st.App, st.Version, heldWhy(st))}
+}
+
+// progressOf tells two looks at a rollout apart if it went on between them.
+func progressOf(version string, st topology.AppStatus) string {
+	updated, ready := 0, 0
+	for _, cp := range st.Copies {
+		if cp.Version == version {
+			updated++
+			if cp.Ready {
+				ready++
+			}
+		}
+	}
+	return fmt.Sprint(st.Version, st.Rollout.Phase, len(st.Copies), updated, ready)
 }
 
 // scheduled tells whether a schedule has been taken up. How its runs end is no

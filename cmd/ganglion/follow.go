@@ -37,6 +37,7 @@ type watch struct {
 	app      string // empty: all
 	cursor   string
 	patience time.Duration // for how long reads are tried again; 0: not
+	renews   bool          // the time to wait begins anew with every progress
 }
 
 // next returns the status, of one app as a list of one. That there is no such
@@ -127,13 +128,16 @@ type verdict struct {
 	done bool
 	fail error  // it will not come
 	wait string // what is missing, in one line
+	mark string // differs from that of the look before if something went on
 }
 
 // await follows app until judge says that it is done or has failed, or timeout
 // passes. A judge is given nil when there is no such app.
 func (c *cli) await(ctx context.Context, w *watch, timeout time.Duration, judge func([]topology.AppStatus) verdict) error {
-	limit, cancel := context.WithTimeout(ctx, timeout)
+	limit, cancel := context.WithCancel(ctx)
 	defer cancel()
+	timer := time.AfterFunc(timeout, cancel)
+	defer timer.Stop()
 	p := &progress{c: c}
 	defer p.end()
 	last := verdict{wait: "nothing is known yet"}
@@ -149,7 +153,10 @@ func (c *cli) await(ctx context.Context, w *watch, timeout time.Duration, judge 
 		case err != nil:
 			return err
 		}
-		last = judge(list)
+		before := last.mark
+		if last = judge(list); w.renews && last.mark != before {
+			timer.Reset(timeout)
+		}
 		if last.done || last.fail != nil {
 			return last.fail
 		}
@@ -161,10 +168,13 @@ func (c *cli) await(ctx context.Context, w *watch, timeout time.Duration, judge 
 	}
 }
 
-// unwell tells what an app lacks: how many copies are ready, and for the first
-// of those that are not, why.
+// unwell tells what an app lacks: how many copies are ready, how far its rollout
+// is, else why the first of the copies that are not ready is not.
 func unwell(st topology.AppStatus) string {
 	parts := []string{fmt.Sprintf("%s is %s, %d of %d ready", st.App, st.State, st.Ready, st.Want)}
+	if st.State == topology.AppRolling && st.Why != "" {
+		return parts[0] + ": " + oneLine(st.Why)
+	}
 	for _, cp := range st.Copies {
 		if !cp.Ready || cp.Version != st.Version {
 			parts = append(parts, copyLine(cp))

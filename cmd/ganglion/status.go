@@ -166,7 +166,11 @@ func copyTable(st topology.AppStatus, wide bool) *table {
 		if cp.Pid > 0 {
 			pid = fmt.Sprint(cp.Pid)
 		}
-		cells := []string{cp.ID, orDash(cp.Host), string(cp.State), ready, ago(cp.Since, now), pid, fmt.Sprint(cp.Restarts), portText(cp.Ports)}
+		state := string(cp.State)
+		if cp.Role != "" {
+			state += " (" + string(cp.Role) + ")"
+		}
+		cells := []string{cp.ID, orDash(cp.Host), state, ready, ago(cp.Since, now), pid, fmt.Sprint(cp.Restarts), portText(cp.Ports)}
 		if wide {
 			cells = append(cells, orDash(cp.Addr), orDash(cp.Version))
 		}

@@ -130,6 +130,8 @@ func (t *txn) do(c Command) *Rejected {
 		return t.recordRuns(*c.RecordRuns)
 	case c.Restore != nil:
 		return t.restore(*c.Restore)
+	case c.Rollback != nil:
+		return t.rollback(*c.Rollback)
 	default:
 		return nil // Heartbeat
 	}

@@ -24,7 +24,7 @@ func (t *txn) putIntents(c PutIntents) *Rejected {
 	named := map[string]bool{}
 	for _, spec := range c.Intents.Apps {
 		named[spec.Name] = true
-		t.putApp(spec, c.Set)
+		t.putApp(spec, c)
 	}
 	if c.Prune {
 		for e := range values(t.apps) {
@@ -66,28 +66,37 @@ func (t *txn) checkPut(c PutIntents) *Rejected {
 }
 
 // putApp stores one app. To apply the same again changes nothing, except that
-// it tries what had halted once more.
-func (t *txn) putApp(spec intent.App, set string) {
+// it tries what is held once more.
+func (t *txn) putApp(spec intent.App, c PutIntents) {
+	version := spec.Version()
 	e, ok := t.apps.Get([]byte(spec.Name))
 	if !ok {
-		version := spec.Version()
 		t.setApp(App{
-			Spec: spec, Version: version, Set: set, Created: t.index, Modified: t.index,
+			Spec: spec, Version: version, Set: c.Set, Created: t.index, Modified: t.index,
 			Versions: map[string]intent.App{version: spec},
+			Rollout:  Rollout{Version: version, Started: t.index},
+			History:  []Applied{{Version: version, Index: t.index, At: c.At}},
 		})
 		return
 	}
 	next := e.App
-	if set != "" {
-		next.Set = set
+	if c.Set != "" {
+		next.Set = c.Set
 	}
 	if next.Set == e.Set && !e.TriesAgain() && sameSpec(e.Spec, spec) {
 		return
 	}
-	next.Spec, next.Version, next.Modified = spec, spec.Version(), t.index
-	next.Rollout = Rollout{}
+	next.Spec, next.Version, next.Modified = spec, version, t.index
 	next.Versions = maps.Clone(e.Versions)
-	next.Versions[next.Version] = spec
+	next.Versions[version] = spec
+	switch {
+	case version != e.Version:
+		next.Rollout = Rollout{Version: version, Started: t.index}
+		next.History = e.recorded(Applied{Version: version, Index: t.index, At: c.At})
+	case e.Rollout.Outcome != "" || e.Spec.Update.Strategy != spec.Update.Strategy || e.Spec.Update.Canary != spec.Update.Canary:
+		next.Rollout = Rollout{Version: version, Started: t.index, Back: e.Rollout.Back && e.onTrial()}
+		next.History = e.judged(version, "", "")
+	}
 	next.rebase(e.App)
 	t.setApp(next)
 	if next.job() || e.job() {
@@ -160,11 +169,14 @@ func (t *txn) restartApp(c RestartApp) *Rejected {
 		return unknownApp("restart", c.App)
 	}
 	if c.N == nil || e.job() && *c.N == 0 {
-		if e.Rollout.Halted && e.Stable != "" && e.Stable != e.Version {
-			return reject(RejectConflict, "restart app %s: its change to version %s has halted (%s); apply again, or restart single copies", c.App, e.Version, e.Rollout.Reason)
+		if e.Rollout.Outcome == OutcomeHeld && e.onTrial() {
+			return reject(RejectConflict, "restart app %s: its change to version %s is held (%s); apply again, roll back, or restart single copies", c.App, e.Version, e.Rollout.Reason)
 		}
 		next := e.App
-		next.RestartAt, next.Rollout = t.index, Rollout{}
+		next.RestartAt = t.index
+		if e.Rollout.Outcome != "" {
+			next.Rollout = Rollout{Version: e.Version, Started: t.index}
+		}
 		t.setApp(next)
 		return nil
 	}
@@ -177,26 +189,6 @@ func (t *txn) restartApp(c RestartApp) *Rejected {
 	return nil
 }
 
-func (t *txn) setRollout(c SetRollout) *Rejected {
-	e, ok := t.apps.Get([]byte(c.App))
-	if !ok {
-		return unknownApp("record rollout of", c.App)
-	}
-	if c.Rollout.Version != e.Version {
-		return reject(RejectConflict, "record rollout of app %s: its version is %s, not %s", c.App, e.Version, c.Rollout.Version)
-	}
-	if c.Rollout == e.Rollout && (!c.Rollout.Done || e.Stable == e.Version) {
-		return nil
-	}
-	next := e.App
-	next.Rollout = c.Rollout
-	if c.Rollout.Done {
-		next.Stable = e.Version
-	}
-	t.setApp(next)
-	return nil
-}
-
 // forgetVersions drops the versions of an app that nothing names any more.
 func (t *txn) forgetVersions(name string) {
 	e, ok := t.apps.Get([]byte(name))
@@ -206,6 +198,9 @@ func (t *txn) forgetVersions(name string) {
 	used := map[string]bool{e.Version: true, e.Stable: true}
 	if e.Job.active() {
 		used[e.Job.Run.Version] = true
+	}
+	for _, h := range e.History {
+		used[h.Version] = true
 	}
 	for p := range prefixed(t.copies, name) {
 		used[p.Version] = true

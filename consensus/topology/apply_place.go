@@ -59,6 +59,9 @@ func (t *txn) checkPlacement(p Placement) *Rejected {
 	if len(p.Leaving) > 1024 {
 		return reject(RejectInvalid, "place copy %s: reason to leave is longer than 1024 bytes", p.Key())
 	}
+	if len(p.Tried) > maxTried || p.Surge && p.Leaving != "" {
+		return reject(RejectInvalid, "place copy %s: a surge copy does not leave, and none is tried on more than %d hosts", p.Key(), maxTried)
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.Ports)) {
 		if port := p.Ports[name]; port < 1 || port > 65535 {
 			return reject(RejectInvalid, "place copy %s: port %s cannot be %d", p.Key(), name, port)
@@ -89,24 +92,36 @@ func (t *txn) checkPlaced(before *iradix.Tree[*Placement], put []Placement) *Rej
 }
 
 // checkCount allows an app that has too many copies, after its count went down,
-// to keep them until they are removed, but not to gain one.
+// to keep them until they are removed, but not to gain one. The same goes for
+// its surge copies.
 func (t *txn) checkCount(before *iradix.Tree[*Placement], name string) *Rejected {
 	app, _ := t.apps.Get([]byte(name))
 	limit := app.most()
 	if app.Spec.PerHost {
 		limit = t.hosts.Len()
 	}
-	if have := count(t.copies, name); have > limit && have > count(before, name) {
+	have, surge := count(t.copies, name)
+	had, surgeBefore := count(before, name)
+	if have > limit && have > had {
 		return reject(RejectConflict, "place app %s: it would have %d copies, it asks for %d", name, have, limit)
+	}
+	if most := app.surgeLimit(limit); surge > most && surge > surgeBefore {
+		return reject(RejectConflict, "place app %s: it would have %d surge copies, its update allows %d", name, surge, most)
 	}
 	return nil
 }
 
-func count(copies *iradix.Tree[*Placement], app string) (n int) {
-	for range prefixed(copies, app) {
-		n++
+// count tells how many copies an app has of those that are asked for, and how
+// many surge copies.
+func count(copies *iradix.Tree[*Placement], app string) (asked, surge int) {
+	for p := range prefixed(copies, app) {
+		if p.Surge {
+			surge++
+		} else {
+			asked++
+		}
 	}
-	return n
+	return asked, surge
 }
 
 func (t *txn) checkPorts(host string) *Rejected {
@@ -128,9 +143,14 @@ func (t *txn) placed(k CopyKey) bool {
 	return ok
 }
 
-// putPlacement stores p as a new generation. The app must exist.
+// putPlacement stores p as a new generation, unless it only makes a surge copy
+// one of those that are asked for. The app must exist.
 func (t *txn) putPlacement(p Placement) {
 	app, _ := t.apps.Get([]byte(p.App))
+	if old, ok := t.copies.Get(copyKey(p.Key())); ok && old.Surge && !p.Surge && old.runsAs(p) {
+		t.relabel(*old)
+		return
+	}
 	if old, ok := t.copies.Get(copyKey(p.Key())); ok && old.Host != p.Host {
 		t.unplace(p.Key())
 	}
@@ -144,6 +164,20 @@ func (t *txn) storePlacement(p Placement) {
 	t.copies, _, _ = t.copies.Insert(copyKey(p.Key()), &p)
 	t.onHost, _, _ = t.onHost.Insert(hostKey(p.Host, p.Key()), &p)
 	t.mark(p)
+}
+
+// relabel stores a placement as a surge copy if it was none, and the other way
+// round. Nothing begins anew by it, and its host need not know.
+func (t *txn) relabel(p Placement) {
+	p.Surge = !p.Surge
+	t.copies, _, _ = t.copies.Insert(copyKey(p.Key()), &p)
+	t.onHost, _, _ = t.onHost.Insert(hostKey(p.Host, p.Key()), &p)
+	t.dirty[p.App], t.changed = true, true
+}
+
+// runsAs reports whether two placements of a copy ask its host for the same.
+func (p Placement) runsAs(o Placement) bool {
+	return p.Host == o.Host && p.Version == o.Version && p.Leaving == "" && o.Leaving == "" && maps.Equal(p.Ports, o.Ports)
 }
 
 // stops reports whether a host keeps the copy stopped: because a user said so,

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -245,7 +246,7 @@ func TestVersionsAreKeptWhileNamed(t *testing.T) {
 	w.put(v("/1"))
 	one := w.app("web").Version
 	w.must(place(w, "web", 0, "h1"))
-	w.must(Command{SetRollout: &SetRollout{App: "web", Rollout: Rollout{Version: one, Done: true}}})
+	w.must(w.ends("web", OutcomeDone))
 	w.put(v("/2"))
 	two := w.app("web").Version
 	w.must(place(w, "web", 0, "h1"))
@@ -268,9 +269,15 @@ func TestVersionsAreKeptWhileNamed(t *testing.T) {
 		t.Errorf("the host is told to run %s", dir)
 	}
 	w.must(place(w, "web", 0, "h1"))
-	has(one, three)
-	w.must(Command{SetRollout: &SetRollout{App: "web", Rollout: Rollout{Version: three, Done: true}}})
-	has(three)
+	has(one, two, three) // two is in the history
+	w.must(w.ends("web", OutcomeDone))
+	has(one, two, three)
+	for i := range MaxHistory {
+		w.put(v(fmt.Sprint("/more/", i)))
+	}
+	if n := len(w.app("web").Versions); n != MaxHistory+1 {
+		t.Errorf("%d versions are kept: those of the history, and the one that is placed and stable, should be", n)
+	}
 }
 
 func TestStoppedCopies(t *testing.T) {
@@ -329,13 +336,17 @@ func TestApplySameAgainRetriesWhatHalted(t *testing.T) {
 	w := newWorld(t)
 	w.put(app("web", 1))
 	v, modified := w.app("web").Version, w.app("web").Modified
-	halted := Rollout{Version: v, Halted: true, Reason: "bad"}
-	w.must(Command{SetRollout: &SetRollout{App: "web", Rollout: halted}})
-	if got := w.app("web"); got.Rollout != halted || got.Modified != modified {
-		t.Errorf("halted: %+v", got)
+	halted := w.ends("web", OutcomeHeld)
+	halted.SetRollout.Rollout.Reason = "bad"
+	w.must(halted)
+	if got := w.app("web"); got.Rollout != halted.SetRollout.Rollout || got.Modified != modified {
+		t.Errorf("held: %+v", got)
+	}
+	if got := w.app("web").History; len(got) != 1 || got[0].Outcome != OutcomeHeld || got[0].Reason != "bad" {
+		t.Errorf("its history: %+v", got)
 	}
 	w.put(app("web", 1))
-	if got := w.app("web"); got.Rollout != (Rollout{}) || got.Modified != w.index {
+	if got := w.app("web"); got.Rollout != (Rollout{Version: v, Started: w.index}) || got.Modified != w.index || got.History[0].Outcome != "" {
 		t.Errorf("applied again: %+v", got)
 	}
 }

@@ -61,7 +61,7 @@ func (a *appPlan) score(n *need, r *room) score {
 func (a *appPlan) spread() map[string]int {
 	if a.spreads == nil {
 		a.spreads = map[string]int{}
-		for _, c := range a.copies {
+		for _, c := range a.all() {
 			a.spreads[c.room.obs.Labels[a.Spec.Place.Spread]]++
 		}
 	}
@@ -170,5 +170,5 @@ func (r *room) reportedTaken(port int) bool { return slices.Contains(r.obs.Ports
 // placeOn returns the placement of a copy on a room that accepts it.
 func (n *need) placeOn(r *room, version string) Placement {
 	ports, _ := r.assign(n)
-	return Placement{App: n.key.App, N: n.key.N, Host: r.Name, Version: version, Ports: ports}
+	return Placement{App: n.key.App, N: n.key.N, Host: r.Name, Version: version, Ports: ports, Tried: n.tried}
 }

@@ -17,6 +17,7 @@ type Command struct {
 	DropToken   *DropToken   `json:"drop_token,omitempty"`
 	Place       *Place       `json:"place,omitempty"`
 	SetRollout  *SetRollout  `json:"set_rollout,omitempty"`
+	Rollback    *Rollback    `json:"rollback,omitempty"`
 	RenewLeases *RenewLeases `json:"renew_leases,omitempty"`
 	EndLease    *EndLease    `json:"end_lease,omitempty"`
 	RecordRuns  *RecordRuns  `json:"record_runs,omitempty"`
@@ -51,6 +52,7 @@ type PutIntents struct {
 	Expect  map[string]uint64 `json:"expect,omitempty"`
 	Set     string            `json:"set,omitempty"`
 	Prune   bool              `json:"prune,omitempty"`
+	At      int64             `json:"at,omitempty"` // Unix seconds by the proposer's clock, for the history alone
 }
 
 // DeleteApp removes an app; its copies stop by its stop rule.
@@ -111,7 +113,8 @@ type DropToken struct {
 }
 
 // Place changes placements: Remove first, then Put. Every Put begins a new
-// generation of its copy, even if nothing else differs: that is a restart.
+// generation of its copy, even if nothing else differs: that is a restart. Only a
+// Put that takes a surge copy as it is among those that are asked for begins none.
 // Expect, if not zero, is the revision the decision was made at; the command is
 // rejected if the revision has moved since.
 type Place struct {
@@ -121,11 +124,26 @@ type Place struct {
 	Grant  []Grant     `json:"grant,omitempty"` // leases of singletons that Put begins
 }
 
-// SetRollout records the progress of an app's change of version. It is rejected
-// if the app's version is no longer Rollout.Version.
+// SetRollout records the progress of an app's rollout. It is rejected if the
+// app's version or rollout is another by now.
 type SetRollout struct {
 	App     string  `json:"app"`
 	Rollout Rollout `json:"rollout"`
+	// Flip makes the surge copies those that are asked for, and the others surge
+	// copies: the new set has taken over. The version is stable from then on.
+	Flip bool `json:"flip,omitempty"`
+	// Revert gives the version up, for Rollout.Reason: the app is to go back to
+	// its stable version.
+	Revert bool `json:"revert,omitempty"`
+}
+
+// Rollback is a user's wish to go back to a version of the app's history; with
+// To empty to the last one that was proved. Only what a version embodies goes
+// back: count, place, update and stop rules stay as last applied.
+type Rollback struct {
+	App string `json:"app"`
+	To  string `json:"to,omitempty"`
+	At  int64  `json:"at,omitempty"` // Unix seconds by the proposer's clock, for the history alone
 }
 
 // Heartbeat is the no-op by which a leader proves that its log commits.

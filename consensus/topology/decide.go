@@ -24,8 +24,10 @@ func Decide(s *State, obs Observations) Decision {
 			p.tendRun(a)
 			continue
 		}
+		p.beginRollout(a)
 		p.watchRollout(a)
 		p.trim(a)
+		p.trimExtras(a)
 		p.replaceLost(a)
 		p.finishMoves(a)
 	}
@@ -38,8 +40,9 @@ func Decide(s *State, obs Observations) Decision {
 		}
 		p.fill(a)
 		p.repairPorts(a)
+		p.grow(a)
 		p.step(a)
-		p.concludeRollout(a)
+		p.advance(a)
 	}
 	p.endLeases()
 	return p.decision()

@@ -22,7 +22,7 @@ func Explain(s *State, obs Observations, key CopyKey) []Verdict {
 
 func (p *planner) explain(a *appPlan, key CopyKey) []Verdict {
 	version, keep := a.Version, map[string]int(nil)
-	for _, c := range a.copies {
+	for _, c := range a.all() {
 		if c.N == key.N {
 			version, keep = c.Version, c.Ports
 			c.room.free(a, c.Placement)

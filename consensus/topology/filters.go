@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,6 +18,7 @@ type need struct {
 	ports   []string       // names of the spec's ports, in order
 	statics int            // how many of them are static
 	moving  bool           // where it runs it stops first
+	tried   []string       // hosts where it kept failing
 }
 
 func (a *appPlan) need(key CopyKey, version string, keep map[string]int) *need {
@@ -52,6 +54,9 @@ var hostFilters = []filter{
 	}, {
 		check:   (*need).mayHave,
 		explain: func(n *need, r *room) string { return n.leaseRefuses(r) },
+	}, {
+		check:   func(n *need, r *room) bool { return !slices.Contains(n.tried, r.Name) },
+		explain: func(*need, *room) string { return "where it kept failing" },
 	}, {
 		check:   func(n *need, r *room) bool { return n.app.fit(r).refused == "" },
 		explain: func(n *need, r *room) string { return "refused by " + n.app.fit(r).refused },

@@ -77,6 +77,14 @@ func (w *world) app(name string) App {
 	return a
 }
 
+// ends is the command that records how the app's rollout ended.
+func (w *world) ends(name string, outcome Outcome) Command {
+	w.t.Helper()
+	r := w.app(name).Rollout
+	r.Outcome = outcome
+	return Command{SetRollout: &SetRollout{App: name, Rollout: r}}
+}
+
 func app(name string, count int, change ...func(*intent.App)) intent.App {
 	a := intent.App{Name: name, Count: &count, Run: intent.Run{Command: []string{"/bin/" + name}}}
 	for _, f := range change {

@@ -101,7 +101,7 @@ func (s *State) Spent(p Placement) bool {
 // TriesAgain reports whether to apply the app once more as it is would try again
 // what failed.
 func (a App) TriesAgain() bool {
-	return a.Rollout.Halted || a.Spec.Once && a.Job.Run.Outcome == RunFailed
+	return a.Rollout.Outcome == OutcomeHeld || a.Spec.Once && a.Job.Run.Outcome == RunFailed
 }
 
 // most is how many copies an app may have besides those per host.

@@ -16,8 +16,8 @@ const missedBound = 24 * time.Hour
 // and moves it off lost hosts and off hosts that it has left. It lets go of what
 // earlier runs have left on hosts that are being emptied.
 func (p *planner) tendRun(a *appPlan) {
-	for _, c := range slices.Clone(a.copies) {
-		if c.N != 0 || c.Stopped && (a.Stopped || c.Leaving == "") && c.room.Drain != DrainNone && (c.gone() || !c.room.obs.Alive) {
+	for _, c := range a.all() {
+		if c.N != 0 || c.Surge || c.Stopped && (a.Stopped || c.Leaving == "") && c.room.Drain != DrainNone && (c.gone() || !c.room.obs.Alive) {
 			p.drop(a, c) // of another kind that the app had, or of use to nobody
 		}
 	}

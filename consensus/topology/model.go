@@ -58,7 +58,7 @@ type App struct {
 	Modified uint64     `json:"modified"` // index of the last change by a user: of Spec, Set, Stopped, or a second try of what had halted
 
 	// Versions holds every version that a placement still names, the current
-	// one, and the stable one.
+	// one, the stable one, and those in History.
 	Versions map[string]intent.App `json:"versions"`
 	// Stable is the last version that was proved: every copy had it and was
 	// ready for healthy_for. Until Version is Stable, a change is under way.
@@ -69,14 +69,10 @@ type App struct {
 	RestartAt     uint64  `json:"restart_at,omitempty"`     // copies of an earlier generation are due for a restart
 	Rollout       Rollout `json:"rollout,omitzero"`
 	Job           Job     `json:"job,omitzero"` // of kinds once and schedule
-}
 
-// Rollout is how an app's change of version, or restart, ended.
-type Rollout struct {
-	Version string `json:"version,omitempty"` // the version being rolled to
-	Done    bool   `json:"done,omitempty"`    // every copy has it and is well
-	Halted  bool   `json:"halted,omitempty"`  // nothing further is changed until someone applies or restarts
-	Reason  string `json:"reason,omitempty"`  // why it halted
+	// History is the last versions that users asked for, oldest first, the
+	// present one last: at most MaxHistory of them.
+	History []Applied `json:"history,omitempty"`
 }
 
 // Placement puts a copy on a host.
@@ -92,6 +88,12 @@ type Placement struct {
 	// here, and placed there only when its host has reported it gone, so that
 	// a move never makes one copy too many.
 	Leaving string `json:"leaving,omitempty"`
+	// Surge marks a copy beside those that are asked for, which lives as long as
+	// a rollout needs it. Its host need not know.
+	Surge bool `json:"surge,omitempty"`
+	// Tried are hosts on which this version of the copy kept failing, so that it
+	// was, or is to be, placed elsewhere.
+	Tried []string `json:"tried,omitempty"`
 }
 
 // Key names the copy that p places.
@@ -113,6 +115,9 @@ type Host struct {
 type Assignment struct {
 	Placement Placement  `json:"placement"`
 	Spec      intent.App `json:"spec"` // of Placement.Version; Stop, Restart, Update as last applied
+	// Smoke, if not 0, asks the host to run the smoke checks of Spec against this
+	// copy, once for each value, and to report how they ended.
+	Smoke uint64 `json:"smoke,omitempty"`
 }
 
 // Slice is everything one host needs to know. Index is the host's own modified
@@ -196,15 +201,29 @@ type CopyObs struct {
 	ReadyFor   time.Duration
 	UnreadyFor time.Duration // since it was last ready, or else first worked on; 0: not known, Age stands in, and a short lapse of an old copy may look like a failure to become ready
 	Age        time.Duration // since the host first worked on this generation
+	BestReady  time.Duration // its longest stretch of being ready, the present one included; 0: not known
 	Failed     bool          // this generation cannot work as it is: bad binary, limit of restarts reached, unhealthy past its grace
 	Why        string
 	Done       uint64 // the last generation that ran to completion, of a job; 0: none
+
+	Smoke    uint64     // of the Assignment whose smoke checks were last begun; 0: none
+	SmokeEnd SmokeState // how they ended; empty: they run
+	SmokeWhy string     // why they failed
 
 	// For Status alone.
 	Pid      int
 	Restarts int
 	Since    time.Time
 }
+
+// SmokeState is how the smoke checks of a copy ended.
+type SmokeState string
+
+// The ends of smoke checks. Why they failed is in CopyObs.SmokeWhy.
+const (
+	SmokePassed SmokeState = "passed"
+	SmokeFailed SmokeState = "failed"
+)
 
 // CopyState is a step of a copy's ladder, as users see it.
 type CopyState string

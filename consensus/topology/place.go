@@ -82,9 +82,13 @@ func (p *planner) replaceLost(a *appPlan) {
 		if p.full() {
 			return
 		}
-		n := a.need(c.Key(), c.Version, c.Ports)
+		version := c.Version
+		if a.returning() {
+			version = a.Version
+		}
+		n := a.need(c.Key(), version, c.Ports)
 		if target, why := p.target(n); target != nil {
-			p.put(a, c, n.placeOn(target, c.Version), "host "+c.Host+" is lost")
+			p.put(a, c, n.placeOn(target, version), "host "+c.Host+" is lost")
 		} else {
 			p.unplaced(c.Key(), "host "+c.Host+" is lost; "+why)
 		}
@@ -157,6 +161,9 @@ func (p *planner) finishMoves(a *appPlan) {
 // arrive places a copy that has left its host on another.
 func (p *planner) arrive(a *appPlan, c *copyPlan, version string) bool {
 	n := a.need(c.Key(), version, c.Ports)
+	if version == c.Version {
+		n.tried = c.Tried
+	}
 	target := p.choose(n)
 	if target != nil {
 		p.put(a, c, n.placeOn(target, version), c.Leaving)
@@ -168,6 +175,9 @@ func (p *planner) arrive(a *appPlan, c *copyPlan, version string) bool {
 func (a *appPlan) mustLeave(c *copyPlan) string {
 	if c.room.Drain != DrainNone {
 		return "host " + c.Host + " is being emptied"
+	}
+	if c.givenUp() {
+		return failsOn(c.Host)
 	}
 	if c.room.fresh {
 		if src := a.fit(c.room).refused; src != "" {
@@ -193,8 +203,11 @@ func (p *planner) inPlace(a *appPlan, c *copyPlan, version string) {
 	c.room.free(a, c.Placement)
 	next := a.need(c.Key(), version, c.Ports).placeOn(c.room, version)
 	c.room.take(a, c.Placement)
-	if next.Ports == nil && version == c.Version {
-		next.Ports = c.Ports // no port is free: what it had is the best guess
+	if version == c.Version {
+		next.Tried = c.Tried
+		if next.Ports == nil {
+			next.Ports = c.Ports // no port is free: what it had is the best guess
+		}
 	}
 	p.put(a, c, next, "")
 }
@@ -219,6 +232,9 @@ func (p *planner) fill(a *appPlan) {
 		version := p.fillVersion(a)
 		need := a.need(CopyKey{a.Spec.Name, n}, version, nil)
 		target, why := p.target(need)
+		if target == nil && p.promote(a) {
+			continue
+		}
 		if target == nil {
 			p.unplaced(need.key, why)
 			if missing > 0 && p.strays[need.key] == nil {
@@ -272,11 +288,6 @@ func (p *planner) fillPerHost(a *appPlan) {
 // elsewhere reports whether a host other than r still has a copy of that name.
 func (p *planner) elsewhere(key CopyKey, r *room) bool {
 	return slices.ContainsFunc(p.strays[key], func(s *room) bool { return s != r })
-}
-
-func (a *appPlan) has(n int) bool {
-	_, ok := slices.BinarySearchFunc(a.copies, n, func(c *copyPlan, n int) int { return c.N - n })
-	return ok
 }
 
 // repairPorts gives another port to a copy whose host found one of its dynamic

@@ -82,7 +82,7 @@ func drawCommand(t *rapid.T) Command {
 			Remove: []CopyKey{{names.Draw(t, "app"), numbers.Draw(t, "n")}},
 		}
 	case 13:
-		c.SetRollout = &SetRollout{App: names.Draw(t, "app"), Rollout: Rollout{Version: texts.Draw(t, "version"), Done: rapid.Bool().Draw(t, "done")}}
+		c.SetRollout = &SetRollout{App: names.Draw(t, "app"), Rollout: Rollout{Version: texts.Draw(t, "version"), Outcome: rapid.SampledFrom([]Outcome{"", OutcomeDone, OutcomeHeld}).Draw(t, "outcome")}}
 	}
 	return c
 }
@@ -223,6 +223,9 @@ func checkInvariants(t *rapid.T, s *State) {
 		used := map[string]bool{a.Version: true}
 		if a.Stable != "" {
 			used[a.Stable] = true
+		}
+		for _, h := range a.History {
+			used[h.Version] = true
 		}
 		for _, p := range s.PlacementsOf(a.Spec.Name) {
 			used[p.Version] = true

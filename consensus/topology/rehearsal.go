@@ -185,7 +185,11 @@ func (r *rehearsal) work() {
 		old := o.Copies
 		o.Copies = map[CopyKey]CopyObs{}
 		for p := range prefixed(r.state.onHost, e.Name) {
-			o.Copies[p.Key()] = toldTo(p, old[p.Key()])
+			told := toldTo(p, old[p.Key()])
+			if app, ok := r.state.App(p.App); ok && app.Rollout.smoking(p.N) {
+				told.Smoke, told.SmokeEnd = app.Rollout.SmokeID, SmokePassed
+			}
+			o.Copies[p.Key()] = told
 		}
 		r.obs.Hosts[e.Name] = o
 	}

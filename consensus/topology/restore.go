@@ -168,6 +168,9 @@ func (t *txn) bringBack(saved App) *Rejected {
 	}
 	next.Versions[next.Version] = saved.Spec
 	next.Stable = saved.Stable
+	if n := len(saved.History); n > 0 && saved.History[n-1].Version == next.Version && n <= MaxHistory {
+		next.History = slices.DeleteFunc(slices.Clone(saved.History), func(h Applied) bool { return next.Versions[h.Version].Name == "" })
+	}
 	if saved.Spec.Once && saved.Job.Run.Outcome != "" { // it has run, and is not to run again
 		next.Job = saved.Job
 		next.Job.Run.Index = t.index
@@ -185,7 +188,7 @@ func (t *txn) declare(saved App) *Rejected {
 // cannot be there any more are placed by the next decision.
 func (t *txn) placeBack(saved []Placement, back map[string]bool) {
 	for _, p := range saved {
-		if !back[p.App] || p.Leaving != "" || t.placed(p.Key()) || t.checkPlacement(p) != nil {
+		if !back[p.App] || p.Leaving != "" || p.Surge || t.placed(p.Key()) || t.checkPlacement(p) != nil {
 			continue
 		}
 		app, _ := t.apps.Get([]byte(p.App))

@@ -286,7 +286,7 @@ func TestRestoreInTrouble(t *testing.T) {
 		}
 		s.heal()
 		for _, a := range saved.Apps() {
-			if got := s.app(a.Spec.Name); !sameSpec(got.Spec, a.Spec) {
+			if got := s.app(a.Spec.Name); !sameSpec(got.Spec, a.Spec) && got.Rollout.Failed != a.Version {
 				s.mistake("%s: %+v, the backup has %+v", a.Spec.Name, got.Spec, a.Spec)
 			}
 		}

@@ -2,21 +2,52 @@ package topology
 
 import (
 	"fmt"
+	"slices"
 	"time"
+
+	"github.com/ganglion-mesh/ganglion/intent"
 )
 
 // changing reports whether a change asked for by a user has not ended yet. Every
-// apply and every restart of an app ends in a Rollout that is done or halted.
-func (a *appPlan) changing() bool {
-	return !a.Rollout.Halted && !(a.Rollout.Done && a.Rollout.Version == a.Version)
+// apply and every restart of an app ends in a Rollout with an outcome.
+func (a *appPlan) changing() bool { return a.Rollout.Outcome == "" }
+
+// revising reports whether a version is on trial, and not given up.
+func (a *appPlan) revising() bool { return a.changing() && !a.halted && a.onTrial() }
+
+// returning reports whether the app is on its way back to the version that was
+// stable before.
+func (a *appPlan) returning() bool { return a.changing() && a.Rollout.Back && a.Stable == a.Version }
+
+// blueGreen reports whether the app's versions prove themselves in second sets of
+// copies. Of a singleton there are never two.
+func (a App) blueGreen() bool {
+	return a.Spec.Update.Strategy == intent.StrategyBlueGreen && a.surges()
 }
 
+// surges reports whether the app may have surge copies at all.
+func (a App) surges() bool { return !a.Spec.Singleton && !a.job() }
+
+// beside reports whether a version proves itself in a second set of copies, so
+// that the first set is to stay as it is.
+func (a *appPlan) beside() bool { return a.revising() && a.blueGreen() }
+
 // bad reports whether a copy has failed at the current version.
-func (a *appPlan) bad(c *copyPlan) bool {
-	if c.Version != a.Version || !c.seen || !c.room.fresh || c.Stopped {
+func (a *appPlan) bad(c *copyPlan) bool { return c.Version == a.Version && a.fails(c) }
+
+// fails reports whether a copy fails where it is: it cannot run, or it was not
+// ready in time, or in all that time never for as long as it must be.
+func (a *appPlan) fails(c *copyPlan) bool {
+	if !c.seen || !c.room.fresh || c.Stopped {
 		return false
 	}
-	return c.obs.Failed || !c.ready && c.unready() >= a.timeout
+	return c.obs.Failed || !c.ready && c.unready() >= a.timeout || a.flaps(c)
+}
+
+// flaps reports whether a copy had the time to be ready and to stay it, and
+// never did. One that was well once, and is not for a moment, is another matter.
+func (a *appPlan) flaps(c *copyPlan) bool {
+	return !c.settled && max(c.obs.BestReady, c.obs.ReadyFor) < a.healthy && c.obs.Age >= a.timeout+a.healthy
 }
 
 func (c *copyPlan) unready() time.Duration {
@@ -29,246 +60,232 @@ func (c *copyPlan) unready() time.Duration {
 // outdated reports whether a copy is still to be changed: it has another
 // version, is due for a restart, or had failed before the user applied again.
 func (a *appPlan) outdated(c *copyPlan) bool {
-	return c.Version != a.Version || c.Generation < a.RestartAt && !c.touched ||
+	return c.Version != a.Version || c.Generation < a.RestartAt && !c.touched && !c.Surge ||
 		a.changing() && c.Generation < a.Modified && a.bad(c)
 }
 
-// watchRollout halts a change at its first failure. From then on no copy gets
-// the version until someone applies again.
-func (p *planner) watchRollout(a *appPlan) {
-	if !a.changing() || a.Stopped {
+// roll decides what the app's rollout becomes; the last word of a decision
+// counts.
+func (p *planner) roll(a *appPlan, c SetRollout) {
+	c.App, c.Rollout.Version, c.Rollout.Started = a.Spec.Name, a.Version, a.Rollout.Started
+	entry := *a.appEntry
+	entry.Rollout = c.Rollout
+	a.appEntry = &entry
+	i := slices.IndexFunc(p.rolls, func(r SetRollout) bool { return r.App == c.App })
+	if i < 0 {
+		p.rolls = append(p.rolls, c)
 		return
 	}
-	for _, c := range a.copies {
+	p.rolls[i] = c
+}
+
+// phase has the rollout go on to its next phase.
+func (p *planner) phase(a *appPlan, next Phase) {
+	r := a.Rollout
+	r.Phase, r.SmokeN, r.SmokeID = next, 0, 0
+	p.roll(a, SetRollout{Rollout: r})
+}
+
+// beginRollout gives the rollout of a version that is on trial its first phase.
+// What has nothing to prove goes without.
+func (p *planner) beginRollout(a *appPlan) {
+	if !a.revising() || a.Rollout.Phase != "" {
+		return
+	}
+	first := PhaseRolling
+	switch {
+	case a.blueGreen():
+		first = PhaseBeside
+	case a.canaries() > 0:
+		first = PhaseCanary
+	}
+	r := a.Rollout
+	r.Phase = first
+	if r.From == "" {
+		r.From = a.Stable
+	}
+	p.roll(a, SetRollout{Rollout: r})
+}
+
+// canaries is how many copies have to prove a version before the others get it.
+func (a *appPlan) canaries() int {
+	if a.Rollout.Back || !a.surges() {
+		return 0
+	}
+	return min(a.Spec.Update.Canary, max(a.want, len(a.copies)))
+}
+
+// watchRollout ends a change at its first failure. From then on no copy gets
+// the version until someone applies again.
+func (p *planner) watchRollout(a *appPlan) {
+	if !a.changing() || a.Stopped || a.returning() {
+		return // what was proved before is not given up: it is waited for
+	}
+	failing := false
+	for _, c := range a.all() {
 		switch {
 		case a.outdated(c) || c.Stopped:
 		case a.bad(c):
-			p.halt(a, c)
-			return
+			if p.fail(a, a.failure(c)); a.halted {
+				return
+			}
+			failing = true
 		case c.seen && c.room.fresh && !c.ready:
 			p.wake(a.timeout - c.unready())
 		case c.ready && !c.settled:
 			p.wake(a.healthy - c.obs.ReadyFor)
 		}
 	}
+	if !failing && a.Rollout.Reason != "" && a.Rollout.Phase != PhaseSmoke {
+		r := a.Rollout
+		r.Reason = ""
+		p.roll(a, SetRollout{Rollout: r}) // forward: what failed works by now
+	}
 }
 
-func (p *planner) halt(a *appPlan, c *copyPlan) {
+// failure tells why a copy counts as failed.
+func (a *appPlan) failure(c *copyPlan) string {
 	why := c.obs.Why
-	if !c.obs.Failed {
+	switch {
+	case c.obs.Failed:
+	case c.ready || c.unready() < a.timeout:
+		why = fmt.Sprintf("within %s it was never ready for %s on end", a.Spec.Update.Deadline, a.Spec.Update.HealthyFor)
+	default:
 		why = fmt.Sprintf("it was not ready within %s", a.Spec.Update.Deadline)
 		if c.obs.Why != "" {
 			why += ": " + c.obs.Why
 		}
 	}
-	reason := clip(fmt.Sprintf("%s failed on %s: %s", c.Key(), c.Host, orText(why, "its host does not say why")))
-	p.rolls = append(p.rolls, SetRollout{App: a.Spec.Name, Rollout: Rollout{Version: a.Version, Halted: true, Reason: reason}})
+	return fmt.Sprintf("%s failed on %s: %s", c.Key(), c.Host, orText(why, "its host does not say why"))
+}
+
+// fail does what the update policy says of a failure: goes back, waits for a
+// user, or waits for the copy.
+func (p *planner) fail(a *appPlan, reason string) {
+	r := a.Rollout
+	if r.Reason == "" {
+		r.Reason = clip(reason)
+	}
+	switch on := a.Spec.Update.OnFailure; {
+	case on == intent.OnFailureForward:
+		if r != a.Rollout {
+			p.roll(a, SetRollout{Rollout: r})
+		}
+		return
+	case a.onTrial() && on != intent.OnFailureHold:
+		p.roll(a, SetRollout{Rollout: r, Revert: true})
+	default:
+		r.Outcome = OutcomeHeld
+		p.roll(a, SetRollout{Rollout: r})
+	}
 	a.halted = true
 }
 
-// tally counts what the update policy bounds.
-type tally struct {
-	unsettled int // copies that should be well and are not: at most parallel by our own doing
-	trying    int // copies that were changed and have not proved it yet
-	exposed   int // those, and all others that have, or get, the current version and are not well
-	outdated  int // copies still to be changed, but for those that a user stopped
-	leaving   int
-}
-
-func (p *planner) tally(a *appPlan) (t tally) {
-	if !a.Spec.PerHost { // a per-host copy that no host takes is missed by nobody
-		t.unsettled = max(0, a.want-len(a.copies))
-	}
-	for _, c := range a.copies {
-		outdated := a.outdated(c)
-		if outdated && !a.idle(c) {
-			t.outdated++
-		}
-		if c.Leaving != "" {
-			t.leaving++
-		}
-		if c.settled || a.idle(c) {
-			continue
-		}
-		if !a.absent(c) {
-			t.unsettled++
-			if !outdated {
-				t.trying++
-			}
-		}
-		if c.Version == a.Version || c.Leaving != "" { // where it goes, it gets the current version
-			t.exposed++
-		}
-	}
-	return t
-}
-
-// absent reports whether a copy counts neither for nor against the update
-// policy: a user stopped it, or it is the per-host copy of a dead host, which
-// must not keep the living from being updated. But a host that died with a
-// version still on trial counts as exposed to it: it may have died of it.
-func (a *appPlan) absent(c *copyPlan) bool {
-	return a.idle(c) || a.Spec.PerHost && !c.room.obs.Alive
-}
-
-// mayExpose reports whether a copy may get the current version. A copy that is
-// leaving its host has been counted; one without a host is nil.
-func (p *planner) mayExpose(a *appPlan, c *copyPlan) bool {
-	if a.Stable == "" || a.Stable == a.Version {
-		return true
-	}
-	allowed := a.parallel
-	if c != nil {
-		allowed++
-	}
-	return !a.halted && p.tally(a).exposed < allowed
-}
-
-// fillVersion is the version for a copy that has none: the current one, unless
-// it is being tried out and as many copies as may have it do.
-func (p *planner) fillVersion(a *appPlan) string {
-	if p.mayExpose(a, nil) {
-		return a.Version
-	}
-	return a.Stable
-}
-
-// step moves copies off hosts they cannot stay on, and changes the next copies
-// to the current version, as many as the update policy allows.
-func (p *planner) step(a *appPlan) {
-	t := p.tally(a)
-	p.startMoves(a, &t)
-	if a.halted || a.Stopped {
+// advance takes a rollout to its next phase once the present one has shown what
+// it is for, and to its end.
+func (p *planner) advance(a *appPlan) {
+	if a.halted || a.Stopped || !a.changing() || slices.ContainsFunc(a.all(), func(c *copyPlan) bool { return c.touched }) {
 		return
 	}
-	// Copies that are not ready come first: to change them costs nothing.
-	for _, ready := range []bool{false, true} {
-		for _, c := range a.copies {
-			if c.ready == ready && a.canChange(c) && !a.idle(c) {
-				p.change(a, c, &t)
-			}
+	switch a.Rollout.Phase {
+	case PhaseCanary:
+		if p.canariesProved(a) {
+			p.phase(a, PhaseRolling)
 		}
-	}
-	// Copies that a user has stopped follow once the version is proved.
-	if t.exposed == 0 && t.unsettled == 0 && t.outdated == 0 {
-		for _, c := range a.copies {
-			if !a.idle(c) || !a.canChange(c) || p.full() {
-				continue
-			}
-			if p.refits(a, c, a.Version) {
-				p.inPlace(a, c, a.Version)
-			} else {
-				p.moveIdle(a, c, a.Version, cannotTake(a, c))
-			}
+	case PhaseBeside:
+		if p.secondSetProved(a) {
+			p.proved(a)
+		}
+	case PhaseSmoke:
+		p.smoke(a)
+	case PhaseRemoving:
+		if len(a.extras) == 0 {
+			p.end(a)
+		}
+	default:
+		if p.allProved(a) {
+			p.proved(a)
 		}
 	}
 }
 
-func (a *appPlan) canChange(c *copyPlan) bool {
-	return !c.touched && c.Leaving == "" && c.room.fresh && a.outdated(c)
-}
-
-// change is one step of a rolling update, in place where the host can take it.
-func (p *planner) change(a *appPlan, c *copyPlan, t *tally) {
-	newly := c.Version != a.Version
-	if t.trying >= a.parallel || newly && t.exposed >= a.parallel || c.ready && t.unsettled >= a.parallel || p.full() {
+// proved goes on from copies that are all well: to the smoke checks of a
+// version that is on trial, and then to the end.
+func (p *planner) proved(a *appPlan) {
+	smoke := slices.ContainsFunc(a.Spec.Checks, func(c intent.Check) bool { return c.Type == intent.CheckSmoke })
+	if smoke && a.Rollout.Phase != PhaseSmoke && a.Stable != a.Version {
+		p.phase(a, PhaseSmoke)
 		return
 	}
-	settled := c.settled
-	if p.refits(a, c, a.Version) {
-		p.inPlace(a, c, a.Version)
-	} else if a.Spec.PerHost || !p.leave(a, c, cannotTake(a, c), a.Version) {
-		p.unplaced(c.Key(), "cannot be changed to version "+a.Version+" on "+c.Host+"; "+p.refusal(a.need(c.Key(), a.Version, c.Ports)))
-		return
-	} else {
-		t.leaving++
-	}
-	t.trying++
-	if newly || settled {
-		t.exposed++
-	}
-	if settled {
-		t.unsettled++
-	}
-}
-
-// startMoves makes copies leave hosts they cannot stay on, within the update
-// policy, and only if another host would take them.
-func (p *planner) startMoves(a *appPlan, t *tally) {
-	if a.Spec.PerHost {
+	if !a.beside() {
+		p.end(a)
 		return
 	}
-	for _, c := range a.copies {
-		if c.touched || c.Leaving != "" || !c.room.fresh || p.full() {
-			continue
-		}
-		reason := a.mustLeave(c)
-		if reason == "" {
-			continue
-		}
-		if a.idle(c) {
-			p.moveIdle(a, c, c.Version, reason)
-			continue
-		}
-		if !c.seen || t.leaving >= a.parallel || c.ready && t.unsettled >= a.parallel {
-			continue
-		}
-		settled := c.settled
-		if !p.leave(a, c, reason, c.Version) {
-			p.unplaced(c.Key(), "stays on "+c.Host+" although "+reason+"; "+p.refusal(a.need(c.Key(), c.Version, c.Ports)))
-			continue
-		}
-		t.leaving++
-		if settled {
-			t.unsettled++
-		}
-	}
+	r := a.Rollout
+	r.Phase, r.SmokeN, r.SmokeID = PhaseRemoving, 0, 0
+	p.roll(a, SetRollout{Rollout: r, Flip: true})
+	a.halted = true // until the sets are exchanged
 }
 
-// leave has a copy stopped where it is, so that it can be placed elsewhere once
-// it is gone. It reports whether there is an elsewhere.
-func (p *planner) leave(a *appPlan, c *copyPlan, reason, version string) bool {
-	n := a.need(c.Key(), version, c.Ports)
-	n.moving = true
-	if p.choose(n) == nil {
-		return false
-	}
-	next := c.Placement
-	next.Leaving = clip(reason)
-	p.put(a, c, next, "")
-	return true
-}
-
-// moveIdle moves a copy that a user has stopped.
-func (p *planner) moveIdle(a *appPlan, c *copyPlan, version, reason string) {
-	if a.Spec.PerHost || !c.gone() {
+// end records that the change is done, once there are no surge copies left.
+func (p *planner) end(a *appPlan) {
+	if len(a.extras) > 0 {
+		for _, c := range slices.Clone(a.extras) {
+			p.drop(a, c)
+		}
 		return
 	}
-	n := a.need(c.Key(), version, c.Ports)
-	if target := p.choose(n); target != nil {
-		p.put(a, c, n.placeOn(target, version), reason)
-	} else {
-		p.unplaced(c.Key(), "stays on "+c.Host+" although "+reason+"; "+p.refusal(n))
+	r := a.Rollout
+	r.SmokeN, r.SmokeID = 0, 0
+	if r.Outcome = OutcomeDone; r.Failed != "" {
+		r.Outcome = OutcomeRolledBack
 	}
+	p.roll(a, SetRollout{Rollout: r})
 }
 
-func cannotTake(a *appPlan, c *copyPlan) string {
-	return "host " + c.Host + " cannot take version " + a.Version
+// canariesProved reports whether as many copies as there are to be canaries
+// have the version and are well.
+func (p *planner) canariesProved(a *appPlan) bool {
+	proved := 0
+	for _, c := range a.all() {
+		switch {
+		case c.Version != a.Version || a.absent(c):
+		case !c.settled:
+			return false
+		default:
+			proved++
+		}
+	}
+	return proved >= a.canaries() || proved > 0 && p.tally(a).outdated == 0
 }
 
-// concludeRollout records that every copy has the current version and is well.
-// Dead hosts do not hold up a per-host app, but somewhere it must have worked.
-func (p *planner) concludeRollout(a *appPlan) {
-	if a.halted || a.Stopped || !a.changing() {
-		return
+// secondSetProved reports whether there is a whole second set of copies and all
+// of them are well.
+func (p *planner) secondSetProved(a *appPlan) bool {
+	proved := 0
+	for _, c := range a.extras {
+		switch {
+		case c.Version != a.Version:
+			return false
+		case c.settled:
+			proved++
+		case !a.absent(c):
+			return false
+		}
 	}
+	return proved >= p.secondSet(a) && (proved > 0 || a.want == 0)
+}
+
+// allProved reports whether every copy has the current version and is well. Dead
+// hosts do not hold up a per-host app, but somewhere it must have worked.
+func (p *planner) allProved(a *appPlan) bool {
 	if t := p.tally(a); t.unsettled > 0 || t.leaving > 0 || t.exposed > 0 {
-		return
+		return false
 	}
 	proved, idle := 0, 0
 	for _, c := range a.copies {
 		if c.touched || a.outdated(c) && !a.absent(c) {
-			return
+			return false
 		}
 		if a.idle(c) {
 			idle++
@@ -276,9 +293,7 @@ func (p *planner) concludeRollout(a *appPlan) {
 			proved++
 		}
 	}
-	if proved > 0 || idle == len(a.copies) {
-		p.rolls = append(p.rolls, SetRollout{App: a.Spec.Name, Rollout: Rollout{Version: a.Version, Done: true}})
-	}
+	return proved > 0 || idle == len(a.copies)
 }
 
 // clip bounds a text that is stored or shown.

@@ -8,10 +8,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ganglion-mesh/ganglion/intent"
 )
 
 var (
-	seeds = flag.Int("seeds", 150, "random histories to run")
+	seeds = flag.Int("seeds", 80, "random histories to run")
 	first = flag.Int("first", 0, "the first of them")
 )
 
@@ -40,27 +42,48 @@ func (s *sim) checkUpdates(c *Place, obs Observations) {
 	serves := func(p Placement) bool {
 		h := obs.Hosts[p.Host]
 		o := h.Copies[p.Key()]
-		return h.Alive && h.ReportAge < reportMissed && o.Ready && o.Generation == p.Generation
+		standby := p.Surge && s.app(p.App).Spec.Update.Strategy == intent.StrategyBlueGreen
+		return h.Alive && h.ReportAge < reportMissed && o.Ready && o.Generation == p.Generation && !standby
 	}
-	taken := map[string]int{}
+	taken, helpers := map[string]int{}, map[string]int{}
+	take := func(key CopyKey) {
+		if old, ok := s.state.Placement(key); ok && serves(old) {
+			taken[key.App]++
+			if old.Surge {
+				helpers[key.App]++
+			}
+		}
+	}
 	for _, p := range c.Put {
-		if old, ok := s.state.Placement(p.Key()); ok && serves(old) {
-			taken[p.App]++
+		if old, ok := s.state.Placement(p.Key()); ok && old.Surge && !p.Surge && old.runsAs(p) {
+			continue // it goes on as it is
+		}
+		take(p.Key())
+	}
+	for _, key := range c.Remove {
+		if old, ok := s.state.Placement(key); ok && old.Surge { // others go because a user wants fewer
+			take(key)
 		}
 	}
 	for name, n := range taken {
 		a := s.app(name)
-		ready, want := 0, a.Spec.Copies()-len(a.StoppedCopies)
+		ready, asked, want := 0, 0, a.Spec.Copies()-len(a.StoppedCopies)
 		for _, p := range s.state.PlacementsOf(name) {
 			if serves(p) {
 				ready++
 			}
+			if !p.Surge {
+				asked++
+			}
 		}
 		if a.Spec.PerHost {
-			want = ready
+			want = ready - helpers[name] // those of a replicated app that it was before
+		}
+		if !a.Spec.PerHost && asked > a.Spec.Copies() {
+			continue // a user wanted fewer
 		}
 		if parallel := max(1, a.Spec.Update.Parallel); ready-n < want-parallel {
-			s.mistake("%s: %d of %d ready, %d taken at once, parallel %d", name, ready, want, n, parallel)
+			s.mistake("%s: %d of %d ready, %d taken at once (%d surge), parallel %d", name, ready, want, n, helpers[name], parallel)
 		}
 	}
 }
@@ -69,11 +92,7 @@ func (s *sim) checkUpdates(c *Place, obs Observations) {
 func (s *sim) checkBadVersions(c *Place) {
 	for _, name := range simApps {
 		a, ok := s.state.App(name)
-		if !ok || a.Stable == "" || a.Stable == a.Version || s.excused[name] || len(a.StoppedCopies) > 0 {
-			continue
-		}
-		goes := a.Spec.Run.Env["GOES"]
-		if goes != "bad" && goes != "hang" {
+		if !ok || !a.onTrial() || s.excused[name] || len(a.StoppedCopies) > 0 {
 			continue
 		}
 		has := map[CopyKey]bool{}
@@ -87,10 +106,26 @@ func (s *sim) checkBadVersions(c *Place) {
 			if p.App != name || p.Version != a.Version {
 				continue
 			}
-			if a.Rollout.Halted && !has[p.Key()] {
-				s.mistake("%s gets version %.4s after it was halted", p.Key(), p.Version)
+			if a.Rollout.Outcome == OutcomeHeld && !has[p.Key()] {
+				s.mistake("%s gets version %.4s after it was held", p.Key(), p.Version)
 			}
 			has[p.Key()] = true
+		}
+		most := max(1, a.Spec.Update.Parallel, a.Spec.Update.Canary)
+		if a.Spec.Update.Strategy == intent.StrategyBlueGreen {
+			if a.Rollout.Phase == PhaseBeside {
+				for _, p := range c.Put {
+					if p.App == name && !p.Surge && p.Version == a.Version && has[p.Key()] && a.Stable != "" {
+						s.mistake("%s of the first set gets version %.4s before the second set took over", p.Key(), p.Version)
+					}
+				}
+			}
+			continue
+		}
+		switch a.Spec.Run.Env["GOES"] {
+		case "bad", "hang", "flap":
+		default:
+			continue
 		}
 		reached := 0
 		for _, yes := range has {
@@ -98,7 +133,7 @@ func (s *sim) checkBadVersions(c *Place) {
 				reached++
 			}
 		}
-		if reached > max(1, a.Spec.Update.Parallel) {
+		if reached > most {
 			s.mistake("a bad version of %s reaches %d copies", name, reached)
 		}
 	}
@@ -125,7 +160,7 @@ func (s *sim) checkMove(m Move, obs Observations) {
 	}
 	a := s.app(m.Copy.App)
 	refused := len(a.Spec.Place.Require) > 0 && from.Labels["zone"] == "c"
-	if host.Drain == DrainNone && !refused && !strings.Contains(m.Reason, "cannot take version") {
+	if host.Drain == DrainNone && !refused && !strings.Contains(m.Reason, "cannot take version") && !strings.Contains(m.Reason, "keeps failing") {
 		s.mistake("%s moved off %s for nothing: %s", m.Copy, m.From, m.Reason)
 	}
 	if x := s.hosts[m.From].procs[m.Copy]; x != nil && !x.gone {
@@ -157,9 +192,36 @@ func (s *sim) checkMesh() {
 		}
 	}
 	for _, a := range s.state.Apps() {
-		if n := len(s.state.PlacementsOf(a.Spec.Name)); !a.Spec.PerHost && n > a.Spec.Copies() && s.now-s.office > 6 && !s.justChanged(a) {
-			s.mistake("%s has %d placements, wants %d", a.Spec.Name, n, a.Spec.Copies())
+		s.checkCounts(a)
+	}
+}
+
+// checkCounts: no more copies than asked for, and surge copies within the
+// update policy (S5).
+func (s *sim) checkCounts(a App) {
+	asked, surge := 0, 0
+	for _, p := range s.state.PlacementsOf(a.Spec.Name) {
+		if p.Surge {
+			surge++
+		} else {
+			asked++
 		}
+	}
+	if s.now-s.office <= 6 || s.justChanged(a) {
+		return
+	}
+	if !a.Spec.PerHost && asked > a.Spec.Copies() {
+		s.mistake("%s has %d placements, wants %d", a.Spec.Name, asked, a.Spec.Copies())
+	}
+	limit := max(1, a.Spec.Update.Parallel, a.Spec.Update.Canary)
+	switch {
+	case a.Spec.Update.Strategy == intent.StrategyBlueGreen && a.Spec.PerHost:
+		limit = len(s.state.Hosts())
+	case a.Spec.Update.Strategy == intent.StrategyBlueGreen:
+		limit = a.Spec.Copies()
+	}
+	if surge > limit {
+		s.mistake("%s has %d surge copies, %d are allowed", a.Spec.Name, surge, limit)
 	}
 }
 
@@ -191,18 +253,18 @@ func (s *sim) heal() {
 	}
 	for _, st := range Status(s.state, s.observe()) {
 		a := s.app(st.App)
-		goes := a.Spec.Run.Env["GOES"]
-		bad := goes == "bad" || goes == "hang"
+		bad := a.Spec.Run.Env["GOES"] != "well" && a.Spec.Run.Env["GOES"] != "slow"
+		held := bad || a.Spec.Run.Env["SMOKE"] == "bad"
 		if slices.ContainsFunc(st.Copies, func(c CopyStatus) bool {
 			return strings.Contains(c.Why, "no host will do") || strings.Contains(c.Why, "without enough")
-		}) {
+		}) || strings.Contains(st.Why, "no host will do") || strings.Contains(st.Why, "the second set waits for it") {
 			continue // it asks for more than there is, and is told so
 		}
 		switch {
-		case st.State == AppSteady && (st.Ready != st.Want || bad && st.Want > 0),
+		case st.State == AppSteady && (st.Ready != st.Want || bad && st.Want > 0 && a.Spec.Run.Env["GOES"] != "flap"),
 			st.State != AppSteady && st.State != AppStopped && st.State != AppHeld && !(bad && st.State == AppDegraded), // declared while it had no copies
 
-			st.State == AppHeld && !bad:
+			st.State == AppHeld && !held:
 			s.mistake("%s is %s (%s), %d of %d ready: %+v", st.App, st.State, st.Why, st.Ready, st.Want, st.Copies)
 		}
 	}

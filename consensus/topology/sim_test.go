@@ -3,6 +3,7 @@ package topology
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/intent"
@@ -50,6 +51,9 @@ type proc struct {
 	stopping int  // when it will be gone; 0: runs
 	gone     bool // stopped
 	tainted  bool // the host was cut off since it began: it may be one too many
+	unlucky  bool // it cannot run on this host
+	smoke    uint64
+	smokeAt  int // when the smoke checks were begun
 }
 
 func (s *sim) say(format string, args ...any) {
@@ -98,6 +102,9 @@ func (s *sim) work(h *simHost) {
 	}
 	for key, a := range wanted {
 		x := h.procs[key]
+		if x != nil && a.Smoke != 0 && x.smoke != a.Smoke {
+			x.smoke, x.smokeAt = a.Smoke, s.now
+		}
 		switch {
 		case x != nil && !x.gone:
 		case a.Placement.Stopped:
@@ -118,18 +125,40 @@ func (s *sim) start(a Assignment) *proc {
 	case "bad", "hang":
 		x.readyAt = -1
 	}
+	if x.unlucky = a.Spec.Run.Env["NOT_ON"] == a.Placement.Host; x.unlucky {
+		x.readyAt = -1
+	}
 	return x
 }
 
 func (x *proc) ready(now int) bool {
-	return !x.gone && x.stopping == 0 && x.readyAt >= 0 && now >= x.readyAt
+	if x.gone || x.stopping > 0 || x.readyAt < 0 || now < x.readyAt {
+		return false
+	}
+	switch x.spec.Run.Env["GOES"] {
+	case "flap":
+		return (now-x.readyAt)%4 < 3
+	case "late":
+		return now < x.readyAt+lateAfter
+	}
+	return true
 }
+
+// lateAfter is how many seconds a version that dies late is ready: long enough
+// to have proved itself.
+const lateAfter = 9
 
 func (x *proc) observe(now int) CopyObs {
 	o := CopyObs{
 		Version: x.p.Version, Generation: x.p.Generation, State: CopyStarting,
-		Age: seconds(now - x.began), Ready: x.ready(now),
+		Age: seconds(now - x.began), Ready: x.ready(now), Smoke: x.smoke,
 	}
+	if x.smoke != 0 && now > x.smokeAt+1 {
+		if o.SmokeEnd = SmokePassed; x.spec.Run.Env["SMOKE"] == "bad" {
+			o.SmokeEnd, o.SmokeWhy = SmokeFailed, "no fire"
+		}
+	}
+	goes := x.spec.Run.Env["GOES"]
 	switch {
 	case x.gone:
 		o.State = CopyStopped
@@ -137,11 +166,20 @@ func (x *proc) observe(now int) CopyObs {
 		o.State = CopyStopping
 	case o.Ready:
 		o.State, o.ReadyFor = CopyRunning, seconds(now-x.readyAt)
+		if goes == "flap" {
+			o.ReadyFor = seconds((now - x.readyAt) % 4)
+		}
 	default:
 		o.UnreadyFor = o.Age
-		if x.spec.Run.Env["GOES"] == "bad" && now > x.began {
+		if goes == "flap" && now > x.readyAt {
+			o.UnreadyFor = seconds(1)
+		}
+		if goes == "bad" && now > x.began || goes == "late" && now >= x.readyAt+lateAfter || x.unlucky && now > x.began {
 			o.State, o.Failed, o.Why = CopyFailed, true, "exec format error"
 		}
+	}
+	if o.BestReady = o.ReadyFor; goes == "flap" && now >= x.readyAt {
+		o.BestReady = seconds(min(2, now-x.readyAt))
 	}
 	return o
 }
@@ -199,20 +237,37 @@ func describe(c Command) string {
 		}
 		for _, p := range c.Place.Put {
 			out += fmt.Sprintf(" %s@%s:%.4s", p.Key(), p.Host, p.Version)
+			if p.Surge {
+				out += "+"
+			}
 			if p.Leaving != "" {
 				out += "(" + p.Leaving + ")"
 			}
 		}
 		return out
 	case c.SetRollout != nil:
-		r := c.SetRollout.Rollout
-		return fmt.Sprintf("rollout %s %.4s done=%v halted=%v %s", c.SetRollout.App, r.Version, r.Done, r.Halted, r.Reason)
+		return describeRollout(*c.SetRollout)
 	case c.SetDrain != nil:
 		return fmt.Sprintf("drain %s %s", c.SetDrain.Host, c.SetDrain.Drain)
 	default:
 		kind, _, _ := c.change()
 		return kind
 	}
+}
+
+func describeRollout(c SetRollout) string {
+	out := fmt.Sprintf("rollout %s %.4s %s", c.App, c.Rollout.Version, orText(string(c.Rollout.Outcome), string(c.Rollout.Phase)))
+	switch {
+	case c.Flip:
+		out += ", the sets are exchanged"
+	case c.Revert:
+		out += ", given up"
+	case c.Rollout.Phase == PhaseSmoke && c.Rollout.Outcome == "" && c.Rollout.SmokeID > 0:
+		out += fmt.Sprintf(" beside %s/%d", c.App, c.Rollout.SmokeN)
+	case c.Rollout.InPlace:
+		out += ", in place"
+	}
+	return strings.TrimRight(out+": "+c.Rollout.Reason, " :")
 }
 
 func (s *sim) tick() {
@@ -227,7 +282,7 @@ func (s *sim) tick() {
 // trouble is one random event.
 func (s *sim) trouble() {
 	h := s.hosts[s.names[s.rnd.IntN(len(s.names))]]
-	switch s.rnd.IntN(14) {
+	switch s.rnd.IntN(16) {
 	case 0, 1:
 		if !h.dead && !h.deaf {
 			h.dead, h.since = true, s.now
@@ -272,6 +327,12 @@ func (s *sim) trouble() {
 		s.say("user: stopped=%v %s %v", c.Stopped, c.App, c.N != nil)
 		s.apply(Command{SetRunning: &c})
 		s.excused[c.App] = true
+	case 14:
+		name := s.anyApp()
+		s.say("user: rollback %s", name)
+		s.apply(Command{Rollback: &Rollback{App: name}})
+	case 15:
+		s.scale()
 	case 13:
 		h.labels = map[string]string{"zone": []string{"a", "b", "c"}[s.rnd.IntN(3)]}
 		s.say("%s is now in zone %s", h.name, h.labels["zone"])
@@ -285,6 +346,18 @@ func (s *sim) revive(h *simHost) {
 	h.dead, h.deaf = false, false
 }
 
+// scale changes how many copies an app has, and nothing else.
+func (s *sim) scale() {
+	a, ok := s.state.App(s.anyApp())
+	if !ok || a.Spec.PerHost {
+		return
+	}
+	count := s.rnd.IntN(5)
+	a.Spec.Count = &count
+	s.say("user: scale %s to %d", a.Spec.Name, count)
+	s.put(a.Spec)
+}
+
 var simApps = []string{"api", "db", "web"}
 
 func (s *sim) anyApp() string { return simApps[s.rnd.IntN(len(simApps))] }
@@ -293,7 +366,7 @@ func (s *sim) anyApp() string { return simApps[s.rnd.IntN(len(simApps))] }
 // stays the same: its parallel and whether it is per host.
 func (s *sim) declare() {
 	name := s.anyApp()
-	goes := []string{"well", "well", "slow", "bad", "hang"}[s.rnd.IntN(5)]
+	goes := []string{"well", "well", "slow", "bad", "hang", "flap", "late"}[s.rnd.IntN(7)]
 	if _, ok := s.state.App(name); !ok {
 		goes = "well"
 	}
@@ -301,6 +374,15 @@ func (s *sim) declare() {
 		a.Run.Env = map[string]string{"GOES": goes, "V": fmt.Sprint(s.rnd.IntN(4))}
 		a.Ports = map[string]intent.Port{"http": {}}
 		a.Update.Deadline = 15 * intent.Second
+		a.Update.Canary = []int{0, 0, 1, 2}[s.rnd.IntN(4)]
+		a.Update.OnFailure = []string{"rollback", "rollback", "hold", "forward"}[s.rnd.IntN(4)]
+		if s.rnd.IntN(3) == 0 {
+			a.Update.Strategy = intent.StrategyBlueGreen
+		}
+		if s.rnd.IntN(3) == 0 {
+			a.Checks = []intent.Check{{Type: intent.CheckSmoke, Command: []string{"/bin/try"}}}
+			a.Run.Env["SMOKE"] = []string{"ok", "ok", "bad"}[s.rnd.IntN(3)]
+		}
 		a.Resources.CPU = []float64{0, 0.5, 1}[s.rnd.IntN(3)]
 		if s.rnd.IntN(3) == 0 {
 			a.Place.Require = []string{"zone != 'c'"}

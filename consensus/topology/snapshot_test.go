@@ -19,7 +19,7 @@ func seeded(t testing.TB) (*State, []Command) {
 		{SetRunning: &SetRunning{App: "web", N: &one, Stopped: true}},
 		{PutToken: &PutToken{ID: "t", Role: "host", Hash: []byte{1, 2}}},
 		{SetDrain: &SetDrain{Host: "h2", Drain: DrainDraining}},
-		{SetRollout: &SetRollout{App: "web", Rollout: Rollout{Version: w.app("web").Version, Done: true}}},
+		{SetRollout: &SetRollout{App: "web", Rollout: Rollout{Version: w.app("web").Version, Started: w.app("web").Rollout.Started, Outcome: OutcomeDone}}},
 		{RestartApp: &RestartApp{App: "web"}},
 		{Restore: &Restore{MeshID: "mesh-id", Era: 3, Apps: []App{w.app("web")}}},
 		{Heartbeat: &Heartbeat{}},

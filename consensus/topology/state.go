@@ -160,9 +160,20 @@ func (s *State) Slice(host string) Slice {
 	slice.Leases = s.heldBy(host)
 	for p := range prefixed(s.onHost, host) {
 		app, _ := s.apps.Get([]byte(p.App))
-		slice.Assignments = append(slice.Assignments, Assignment{Placement: *p, Spec: app.assigned(p.Version)})
+		slice.Assignments = append(slice.Assignments, app.assignment(*p))
 	}
 	return slice
+}
+
+// assignment is what the host of a placement gets of it. Whether it is a surge
+// copy, and where it was tried before, is not the host's business.
+func (a App) assignment(p Placement) Assignment {
+	p.Surge, p.Tried = false, nil
+	as := Assignment{Placement: p, Spec: a.assigned(p.Version)}
+	if a.Rollout.smoking(p.N) {
+		as.Smoke = a.Rollout.SmokeID
+	}
+	return as
 }
 
 // assigned is the specification a host gets for a version: what the version

@@ -30,6 +30,7 @@ type AppStatus struct {
 	Want    int          `json:"want"`
 	Ready   int          `json:"ready"`
 	Copies  []CopyStatus `json:"copies"`
+	Rollout Rollout      `json:"rollout,omitzero"` // under way, or how the last one ended
 
 	Next time.Time  `json:"next,omitzero"`  // when the next run of a schedule is due
 	Last *RunStatus `json:"last,omitempty"` // how the last run of a job ended
@@ -50,7 +51,17 @@ type CopyStatus struct {
 	Since    time.Time      `json:"since,omitzero"`
 	Ports    map[string]int `json:"ports"`
 	Why      string         `json:"why"`
+	Role     CopyRole       `json:"role,omitempty"`
 }
+
+// CopyRole is what a copy is for, if it is not one of those that are asked for.
+type CopyRole string
+
+// The roles of copies that a rollout has beside those that are asked for.
+const (
+	RoleSurge   CopyRole = "surge"   // it serves, and makes up for a copy that is being changed
+	RoleStandby CopyRole = "standby" // of the second set of a blue-green update: it serves nobody yet, or no longer
+)
 
 // Status tells how every app is, by name, and for each copy that is not well,
 // why.
@@ -73,17 +84,17 @@ func Status(s *State, obs Observations) []AppStatus {
 }
 
 func (p *planner) status(a *appPlan, reasons []Unplaced, held string) AppStatus {
-	st := AppStatus{App: a.Spec.Name, Kind: a.Spec.Kind(), Version: a.Version, Want: a.want, Copies: []CopyStatus{}}
+	st := AppStatus{App: a.Spec.Name, Kind: a.Spec.Kind(), Version: a.Version, Want: a.want, Copies: []CopyStatus{}, Rollout: a.Rollout}
 	why := map[int]string{}
 	for _, u := range reasons {
 		why[u.Copy.N] = u.Reason
 	}
-	for _, c := range a.copies {
+	for _, c := range a.all() {
 		cs := a.copyStatus(c, why[c.N])
 		if cs.Why == "" && held != "" && !c.room.obs.Alive {
 			cs.Why = held
 		}
-		if a.showLease(&cs); cs.Ready {
+		if a.showLease(&cs); cs.Ready && cs.Role != RoleStandby {
 			st.Ready++
 		}
 		st.Copies = append(st.Copies, cs)
@@ -111,6 +122,12 @@ func (p *planner) status(a *appPlan, reasons []Unplaced, held string) AppStatus 
 		return cmp.Or(cmp.Compare(len(x.ID), len(y.ID)), cmp.Compare(x.ID, y.ID)) // by number
 	})
 	st.State, st.Why = p.appState(a, st)
+	for _, u := range reasons {
+		if st.State == AppRolling && a.beside() && !a.has(u.Copy.N) {
+			st.Why += "; " + u.Copy.String() + ": " + u.Reason
+			break
+		}
+	}
 	return st
 }
 
@@ -139,6 +156,12 @@ func (a *appPlan) copyStatus(c *copyPlan, why string) CopyStatus {
 	cs := CopyStatus{
 		ID: c.Key().String(), Host: c.Host, Version: c.Version, State: CopyPending,
 		Ports: c.Ports, Why: why,
+	}
+	switch {
+	case c.Surge && a.blueGreen():
+		cs.Role = RoleStandby
+	case c.Surge:
+		cs.Role = RoleSurge
 	}
 	if cs.Ports == nil {
 		cs.Ports = map[string]int{}
@@ -187,20 +210,52 @@ func (p *planner) appState(a *appPlan, st AppStatus) (AppState, string) {
 	switch {
 	case a.Stopped:
 		return AppStopped, ""
-	case a.Rollout.Halted:
+	case a.Rollout.Outcome == OutcomeHeld:
 		return AppHeld, a.Rollout.Reason
+	case a.changing() && a.Rollout.Reason != "" && !a.returning():
+		return AppHeld, a.Rollout.Reason + "; it goes on when that is mended (on_failure forward)"
 	case a.Stable == "":
 		return AppPending, short
-	case a.changing() && (outdated > 0 || a.Stable != a.Version):
-		if outdated > 0 {
-			return AppRolling, fmt.Sprintf("%d of %d copies are still to be changed", outdated, len(a.copies))
-		}
-		return AppRolling, short
-	case unready > 0 || len(a.copies) < a.want || len(st.Copies) > len(a.copies) || outdated > 0:
+	case a.returning() && slices.ContainsFunc(a.copies, a.bad):
+		return AppDegraded, a.rollingWhy(outdated, short) + "; copies of version " + a.Version + " fail too"
+	case a.changing() && (outdated > 0 || len(a.extras) > 0 || a.Stable != a.Version):
+		return AppRolling, a.rollingWhy(outdated, short)
+	case unready > 0 || len(a.copies) < a.want || len(st.Copies) > len(a.all()) || outdated > 0:
 		return AppDegraded, short
 	case a.changing():
 		return AppRolling, short // every copy is ready, but not for healthy_for yet
+	case a.Rollout.Outcome == OutcomeRolledBack:
+		return AppSteady, "version " + a.Rollout.Failed + " was rolled back: " + a.Rollout.Reason
 	default:
 		return AppSteady, ""
 	}
+}
+
+// rollingWhy tells how far a rollout is.
+func (a *appPlan) rollingWhy(outdated int, short string) string {
+	left := short
+	if outdated > 0 {
+		left = fmt.Sprintf("%d of %d copies are still to be changed", outdated, len(a.copies))
+	}
+	if a.returning() && a.Rollout.Failed != "" {
+		return fmt.Sprintf("version %s is rolled back: %s; %s", a.Rollout.Failed, a.Rollout.Reason, orText(left, "nearly done"))
+	}
+	switch a.Rollout.Phase {
+	case PhaseCanary:
+		return fmt.Sprintf("%s prove the version; %s", copiesText(a.canaries(), "canary", "canaries"), left)
+	case PhaseBeside:
+		return fmt.Sprintf("a second set of %s proves the version", copiesText(len(a.extras), "copy", "copies"))
+	case PhaseSmoke:
+		return "the smoke checks run"
+	case PhaseRemoving:
+		return "the second set has taken over; the first one is stopped"
+	}
+	return left
+}
+
+func copiesText(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }

@@ -109,6 +109,12 @@ func (st *story) do(line string) {
 		st.user(Command{DeleteApp: &DeleteApp{Name: args[0]}})
 	case "stop", "start", "restart":
 		st.user(acted(words[0], args[0]))
+	case "rollback":
+		st.user(Command{Rollback: &Rollback{App: args[0], To: opts["to"]}})
+	case "history":
+		for _, h := range st.app(args[0]).History {
+			st.print("%.4s %s back=%v %s", h.Version, orText(string(h.Outcome), "under way"), h.Back, h.Reason)
+		}
 	case "leader":
 		st.office, st.gate, st.calm = st.now, false, st.now
 	case "status":
@@ -178,6 +184,20 @@ func (st *story) declared(name string, opts map[string]string) intent.App {
 		a.Run.Env = map[string]string{"GOES": opts["goes"], "V": opts["v"]}
 		a.Update.Deadline = 15 * intent.Second
 		a.Update.Parallel, _ = strconv.Atoi(opts["parallel"])
+		a.Update.Canary, _ = strconv.Atoi(opts["canary"])
+		if opts["strategy"] != "" {
+			a.Update.Strategy = opts["strategy"]
+		}
+		if opts["on_failure"] != "" {
+			a.Update.OnFailure = opts["on_failure"]
+		}
+		if opts["smoke"] != "" {
+			a.Checks = []intent.Check{{Type: intent.CheckSmoke, Command: []string{"/bin/try"}}}
+			a.Run.Env["SMOKE"] = opts["smoke"]
+		}
+		if opts["not_on"] != "" {
+			a.Run.Env["NOT_ON"] = opts["not_on"]
+		}
 		a.Run.User = opts["user"]
 		a.Resources.CPU, _ = strconv.ParseFloat(opts["cpu"], 64)
 		_ = a.Resources.Memory.UnmarshalText([]byte(opts["mem"]))

@@ -29,7 +29,7 @@ type planner struct {
 	apps    []*appPlan          // by name
 	strays  map[CopyKey][]*room // hosts that still have a copy which is not placed there
 	ops     []op                // in the order they were decided
-	rolls   []SetRollout        // likewise
+	rolls   []SetRollout        // likewise, at most one an app
 	runs    []RunRecord         // likewise
 	wary    bool                // more hosts may be sick than have shown it yet
 	ends    []EndLease          // in the order they were decided
@@ -63,9 +63,11 @@ type room struct {
 // appPlan is an app with its copies.
 type appPlan struct {
 	*appEntry
-	copies []*copyPlan // by number
-	halted bool
-	want   int // copies there should be
+	copies []*copyPlan // by number: those that are asked for
+	extras []*copyPlan // by number: surge copies
+	halted bool        // nothing is changed: the rollout is held, or has just failed
+	noRoom bool        // a surge copy is called for that no host takes
+	want   int         // copies there should be, without surge copies
 
 	parallel         int
 	healthy, timeout time.Duration
@@ -145,7 +147,7 @@ func newPlanner(s *State, obs Observations) *planner {
 
 func (p *planner) planApp(e *appEntry) *appPlan {
 	a := &appPlan{
-		appEntry: e, halted: e.Rollout.Halted, want: e.Spec.Copies(),
+		appEntry: e, halted: e.Rollout.Outcome == OutcomeHeld, want: e.Spec.Copies(),
 		parallel: max(1, e.Spec.Update.Parallel),
 		healthy:  e.Spec.Update.HealthyFor.Std(),
 		timeout:  or(e.Spec.Update.Deadline.Std(), 2*time.Minute),
@@ -167,10 +169,17 @@ func (p *planner) planApp(e *appEntry) *appPlan {
 			c.room.take(a, c.Placement)
 		}
 		c.observe(a)
-		a.copies = append(a.copies, c)
+		if c.Surge {
+			a.extras = append(a.extras, c)
+		} else {
+			a.copies = append(a.copies, c)
+		}
 	}
 	return a
 }
+
+// all is every copy, the surge copies last.
+func (a *appPlan) all() []*copyPlan { return slices.Concat(a.copies, a.extras) }
 
 func (c *copyPlan) observe(a *appPlan) {
 	c.obs, c.known = c.room.obs.Copies[c.Key()]
@@ -253,8 +262,23 @@ func (p *planner) put(a *appPlan, c *copyPlan, next Placement, reason string) {
 func (p *planner) add(a *appPlan, next Placement) {
 	c := &copyPlan{Placement: Placement{App: next.App, N: next.N, Host: next.Host}}
 	p.put(a, c, next, "")
-	i, _ := slices.BinarySearchFunc(a.copies, next.N, func(c *copyPlan, n int) int { return c.N - n })
-	a.copies = slices.Insert(a.copies, i, c)
+	list := &a.copies
+	if next.Surge {
+		list = &a.extras
+	}
+	i, _ := findCopy(*list, next.N)
+	*list = slices.Insert(*list, i, c)
+}
+
+func findCopy(list []*copyPlan, n int) (int, bool) {
+	return slices.BinarySearchFunc(list, n, func(c *copyPlan, n int) int { return c.N - n })
+}
+
+// has reports whether the number is taken.
+func (a *appPlan) has(n int) bool {
+	_, asked := findCopy(a.copies, n)
+	_, surge := findCopy(a.extras, n)
+	return asked || surge
 }
 
 // drop decides that a copy is no more.
@@ -265,7 +289,8 @@ func (p *planner) drop(a *appPlan, c *copyPlan) {
 	if !c.spent {
 		c.room.free(a, c.Placement)
 	}
-	a.copies = slices.DeleteFunc(a.copies, func(x *copyPlan) bool { return x == c })
+	is := func(x *copyPlan) bool { return x == c }
+	a.copies, a.extras = slices.DeleteFunc(a.copies, is), slices.DeleteFunc(a.extras, is)
 	if left := withNumber(a.StoppedCopies, c.N, false); len(left) != len(a.StoppedCopies) {
 		entry := *a.appEntry // as Apply will: the number begins as running
 		entry.StoppedCopies = left

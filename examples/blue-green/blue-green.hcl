@@ -1,5 +1,4 @@
-# All copies of the new version beside the old ones, then the change-over. Not
-# yet executed.
+# All copies of the new version beside the old ones, then the change-over.
 app "api" {
   count = 3
   run {

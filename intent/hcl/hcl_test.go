@@ -58,7 +58,7 @@ func TestExampleOfTheReference(t *testing.T) {
 	for _, p := range got.NotYet() {
 		notYet = append(notYet, p.Path)
 	}
-	if want := []string{"app.web.run.artifact", "app.web.update.canary", "app.web.update.on_failure", "reflex.shed-cache"}; !reflect.DeepEqual(notYet, want) {
+	if want := []string{"app.web.run.artifact", "reflex.shed-cache"}; !reflect.DeepEqual(notYet, want) {
 		t.Errorf("not yet: %q, want %q", notYet, want)
 	}
 }
@@ -332,7 +332,7 @@ app "all" {
     backoff_max = "30s"
   }
   update {
-    strategy    = "blue-green"
+    strategy    = "rolling"
     healthy_for = "1s"
     deadline    = "1m"
   }
