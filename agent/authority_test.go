@@ -110,6 +110,7 @@ var endpoints = []struct {
 	{"POST /v1/apps/{app}/{verb}", "/v1/apps/none/stop", nil, anyMember},
 	{"POST /v1/hosts/{host}/drain", "/v1/hosts/none/drain", nil, anyMember},
 	{"POST /v1/hosts/{host}/undrain", "/v1/hosts/none/undrain", nil, anyMember},
+	{"POST /v1/hosts/{host}/remove", "/v1/hosts/none/remove", nil, anyMember},
 	{"POST /v1/hosts/{host}/retire", "/v1/hosts/h2/retire", nil, "host"},
 	{"GET /v1/snapshot", "", nil, anyMember},
 	{"GET /v1/snapshot/keys", "", nil, "operator local"},

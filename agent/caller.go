@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
@@ -69,6 +70,9 @@ func (s *server) authorize(r *http.Request) error {
 	if err != nil || c.local {
 		return err
 	}
+	if _, told := s.farewell(r); told {
+		return nil
+	}
 	if why := s.stranger(*r.TLS); why != "" {
 		return api.Errorf(api.CodeRemoved, "%s", why)
 	}
@@ -90,7 +94,26 @@ func (m *member) stranger(cs tls.ConnectionState) string {
 	if peer.Role != trust.RoleAgent {
 		return ""
 	}
+	if m.revoked(certID(cs.PeerCertificates[0])) {
+		return "host " + peer.Host + " is not in mesh " + m.meshName() + " any more: it left or was removed"
+	}
 	return m.notEnrolled(peer.Host, certID(cs.PeerCertificates[0]))
+}
+
+// revoked tells whether the host of that id was removed, as far as this host has
+// heard: any host has.
+func (m *member) revoked(id string) bool {
+	_, found := slices.BinarySearch(m.slices.slice().Revoked, id)
+	return found
+}
+
+// revokedPeer refuses to speak with a removed host, which could still pass for a
+// voter.
+func (m *member) revokedPeer(cs tls.ConnectionState) error {
+	if m.revoked(certID(cs.PeerCertificates[0])) {
+		return errors.New("the host at that address was removed from the mesh")
+	}
+	return nil
 }
 
 // admitRaft refuses the Raft connections of removed hosts.

@@ -20,6 +20,7 @@ type hostDriver struct {
 	driver  workload.Driver
 	outputs *output.Store // nil: the driver keeps no output files
 	canUser bool          // whether copies can run as other users
+	apps    string        // directory of what copies keep, as <app>/<n>; empty: data_dir/apps
 	run     func(ctx context.Context) error
 	close   func() error
 }
@@ -30,6 +31,7 @@ type realDriver interface {
 	Run(ctx context.Context) error
 	Close() error
 	Output() *output.Store
+	AppsDir() string
 }
 
 // openDriver opens the driver that the configuration names; auto is systemd
@@ -58,7 +60,7 @@ func openDriver(cfg *Config) (hostDriver, error) {
 	if err != nil {
 		return hostDriver{}, fmt.Errorf("open %s driver: %w", name, err)
 	}
-	return hostDriver{name: name, driver: d, outputs: d.Output(), canUser: root, run: d.Run, close: d.Close}, nil
+	return hostDriver{name: name, driver: d, outputs: d.Output(), canUser: root, apps: d.AppsDir(), run: d.Run, close: d.Close}, nil
 }
 
 // keeperCommand is how this binary is asked to be the keeper of a singleton. By

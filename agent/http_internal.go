@@ -50,6 +50,9 @@ func (s *server) getSlice(r *http.Request, _ []byte) (any, error) {
 			return sl, nil
 		}
 	}
+	if gone, ok := s.farewell(r); ok {
+		return gone, nil
+	}
 	after, err := markOf(r.URL.Query())
 	if err != nil {
 		return nil, err
@@ -61,7 +64,20 @@ func (s *server) getSlice(r *http.Request, _ []byte) (any, error) {
 	if node == nil || !s.freshVoter(node.Status()) {
 		return nil, api.Errorf(api.CodeNoLeader, "read slice at %s: it is not in contact with the leader", s.cfg.Name)
 	}
-	return s.serveSlice(r.Context(), node, host, after, sliceWait)
+	return s.serveSlice(r.Context(), node, certID(r.TLS.PeerCertificates[0]), host, after)
+}
+
+// farewell is what a host that was removed hears when it asks for its slice, from
+// any Raft server that knows of it: that is for good, so it may come from one that
+// has fallen behind.
+func (s *server) farewell(r *http.Request) (topology.Slice, bool) {
+	node := s.raft.node()
+	if node == nil || r.TLS == nil || r.Method != http.MethodGet || r.URL.Path != "/v1/slice" {
+		return topology.Slice{}, false
+	}
+	sl, ok := node.State().Farewell(certID(r.TLS.PeerCertificates[0]))
+	sl.Term = node.Status().Term
+	return sl, ok && sl.Host == r.URL.Query().Get("host") && r.Header.Get(api.HeaderCaller) == ""
 }
 
 // settledSlice is host's slice at a linearizable point.
@@ -105,16 +121,19 @@ func (m mark) before(n mark) bool {
 	return m.era < n.era || m.era == n.era && m.index < n.index
 }
 
-// serveSlice waits until host's slice is newer than after, or for wait. It
-// never answers with an older one.
-func (m *member) serveSlice(ctx context.Context, node *consensus.Node, host string, after mark, wait time.Duration) (topology.Slice, error) {
-	timeout := time.NewTimer(wait)
+// serveSlice waits until the slice of host, by name and id, is newer than after,
+// or for some time. It never answers with an older one.
+func (m *member) serveSlice(ctx context.Context, node *consensus.Node, id, host string, after mark) (topology.Slice, error) {
+	timeout := time.NewTimer(sliceWait)
 	defer timeout.Stop()
 	for {
 		moved := node.Leadership()
 		st := node.Status()
 		state := node.State()
 		sl := state.Slice(host)
+		if gone, ok := state.Farewell(id); ok {
+			sl = gone
+		}
 		sl.Term = st.Term
 		at := mark{sl.Era, sl.Index}
 		if sl.Index > 0 && after.before(at) { // 0: the host is not on the roster, or not yet

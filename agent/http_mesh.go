@@ -111,6 +111,9 @@ func (s *server) hostLine(state *topology.State, h topology.Host, m gossip.Membe
 	case ok && r.Labels != nil:
 		line.Labels = r.Labels
 	}
+	if h.Removing {
+		line.Note = "is being removed: ganglion remove " + h.Name + " goes on, ganglion undrain takes it back"
+	}
 	if m.Status == gossip.StatusAlive && (!ok || age > missedReport) {
 		line.Note = "gossips, but does not report to the leader"
 	}
@@ -131,15 +134,21 @@ func (s *server) vitalsOf(host string) api.Vitals {
 
 // postDrain starts or ends the emptying of a host.
 func (s *server) postDrain(r *http.Request, _ []byte) (any, error) {
-	drain := topology.DrainDraining
-	if r.URL.Path == "/v1/hosts/"+r.PathValue("host")+"/undrain" {
-		drain = topology.DrainNone
+	set := topology.SetDrain{Host: r.PathValue("host"), Drain: topology.DrainDraining}
+	if r.URL.Path == "/v1/hosts/"+set.Host+"/undrain" {
+		set.Drain = topology.DrainNone
 	}
-	host := r.PathValue("host")
-	res, err := s.commit(r, topology.Command{SetDrain: &topology.SetDrain{Host: host, Drain: drain}})
-	if err == nil && drain == topology.DrainDraining {
-		copies := len(s.raft.node().State().PlacementsOn(host))
-		s.teller.emit(events.New(events.HostSubject(host), events.HostDraining{Copies: copies}).With("", res.Revision))
+	return s.drain(r, set)
+}
+
+func (s *server) drain(r *http.Request, set topology.SetDrain) (any, error) {
+	res, err := s.commit(r, topology.Command{SetDrain: &set})
+	if err == nil && res.Changed && set.Drain == topology.DrainDraining {
+		var copies int
+		if node := s.raft.node(); node != nil {
+			copies = len(node.State().PlacementsOn(set.Host))
+		}
+		s.teller.emit(events.New(events.HostSubject(set.Host), events.HostDraining{Copies: copies}).With("", res.Revision))
 	}
 	return api.ApplyResponse{Revision: res.Revision}, err
 }

@@ -2,13 +2,11 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
-	"github.com/ganglion-mesh/ganglion/consensus"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/events"
 	"github.com/ganglion-mesh/ganglion/gossip"
@@ -128,23 +126,11 @@ func (s *server) postRetire(r *http.Request, _ []byte) (any, error) {
 	if h.Drain != topology.DrainDrained {
 		return nil, api.Errorf(api.CodeRejected, "retire host %s: it is not drained", name)
 	}
-	if name == s.cfg.Name {
-		node := s.raft.node()
-		if node == nil {
-			return nil, &consensus.NotLeaderError{}
+	if waiting, err := s.outOfQuorum(r.Context(), name); err != nil || waiting != "" {
+		if err == nil {
+			err = api.Errorf(api.CodeRejected, "retire host %s: %s", name, waiting)
 		}
-		// Noted first: where it has the only vote, another host must get one.
-		s.leader.voters.retire(name, time.Now())
-		if err := node.Transfer(r.Context()); err != nil && !errors.As(err, new(*consensus.NotLeaderError)) {
-			return nil, api.Errorf(api.CodeRejected, "retire host %s: it leads, and no other host can take over yet: %v", name, err)
-		}
-		return nil, api.Errorf(api.CodeRejected, "retire host %s: it led; another leads now", name)
-	}
-	for _, p := range s.quorum() {
-		if p.Name == name {
-			s.leader.voters.retire(name, time.Now())
-			return nil, api.Errorf(api.CodeRejected, "retire host %s: it is still in the quorum", name)
-		}
+		return nil, err
 	}
 	res, err := s.commit(r, topology.Command{RemoveHost: &topology.RemoveHost{Name: name, ID: h.ID, Left: true}})
 	if err != nil {

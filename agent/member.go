@@ -77,6 +77,8 @@ type body struct {
 	driverName string
 	outputs    *output.Store
 	canUser    bool
+	keeps      []string // directories of what copies keep on this host
+	clearing   *clearance
 }
 
 // story is what this host tells.
@@ -115,10 +117,12 @@ func newMember(cfg *Config, adm admission, st *store, host hostDriver) (m *membe
 	m.leader = &leaderLoop{raft: m.raft, obs: m.obs, pool: m.pool, teller: m.teller, log: m.log, told: m.cfg.Seams.Lead}
 	m.leader.voters = &voterKeeper{pool: m.pool, obs: m.obs, links: m.links, log: m.log, asked: map[string]time.Time{}, retiring: map[string]time.Time{}}
 	m.slices = &sliceWatch{member: m}
+	m.links.refuse = m.revokedPeer
 	if err := m.slices.restore(); err != nil {
 		return nil, err
 	}
-	m.driverName, m.outputs, m.canUser = host.name, host.outputs, host.canUser
+	m.driverName, m.outputs, m.canUser, m.keeps = host.name, host.outputs, host.canUser, keptDirs(st, host)
+	m.clearing = newClearance(m)
 	m.copies, err = copies.New(m.copiesConfig(host.driver))
 	if err != nil {
 		return nil, err
@@ -276,6 +280,7 @@ func (m *member) run(ctx context.Context) error {
 		{"joins", m.serveJoins},
 		{"api", func(ctx context.Context) error { return serveHTTP(ctx, m.mux.Listener(trust.ALPNH2), api) }},
 		{"slices", m.slices.run},
+		{"clearance", m.clearing.run},
 		{"reports", newReporter(m).run},
 		{"leader", m.leader.run},
 		{"housekeeping", m.keepHouse},

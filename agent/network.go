@@ -41,6 +41,8 @@ type links struct {
 	id   *trust.Identity
 	net  Network
 	http *http.Transport
+	// refuse tells why not to speak with who answers; nil: speak with any member.
+	refuse func(tls.ConnectionState) error
 }
 
 func newLinks(id *trust.Identity, network Network) *links {
@@ -67,6 +69,11 @@ func (l *links) dial(ctx context.Context, addr, proto string) (net.Conn, error) 
 	tc := tls.Client(conn, l.id.ClientTLS(proto))
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return nil, errors.Join(err, conn.Close())
+	}
+	if l.refuse != nil {
+		if err := l.refuse(tc.ConnectionState()); err != nil {
+			return nil, errors.Join(err, tc.Close())
+		}
 	}
 	return tc, nil
 }

@@ -81,9 +81,11 @@ func (r *reporter) send(ctx context.Context) {
 }
 
 func (r *reporter) report() api.Report {
+	index := r.slices.index()
+	done, left := r.clearing.state(index)
 	rep := api.Report{
 		Host: r.cfg.Name, HostID: r.hostID(), Seq: r.seq, Boot: r.boot,
-		SliceIndex: r.slices.index(), Addr: r.cfg.Advertise, Labels: r.cfg.Labels,
+		SliceIndex: index, Cleared: done, Left: left, Addr: r.cfg.Advertise, Labels: r.cfg.Labels,
 		CPU: float64(runtime.NumCPU()), Memory: r.memory,
 		PortMin: r.cfg.PortRange[0], PortMax: r.cfg.PortRange[1],
 		CanUser: r.canUser, Voter: r.cfg.Voter,

@@ -54,6 +54,7 @@ func (s *server) routes() {
 	s.mux.HandleFunc("POST /v1/apps/{app}/{verb}", s.atLeader(s.postAppVerb))
 	s.mux.HandleFunc("POST /v1/hosts/{host}/drain", s.atLeader(s.postDrain))
 	s.mux.HandleFunc("POST /v1/hosts/{host}/undrain", s.atLeader(s.postDrain))
+	s.mux.HandleFunc("POST /v1/hosts/{host}/remove", s.atLeader(s.postRemove))
 	s.mux.HandleFunc("POST /v1/hosts/{host}/retire", s.here(s.postRetire))
 	s.mux.HandleFunc("GET /v1/snapshot", s.atLeader(s.getSnapshot))
 	s.mux.HandleFunc("GET /v1/snapshot/keys", s.here(s.getKeys))

@@ -66,6 +66,10 @@ func (w *sliceWatch) run(ctx context.Context) error {
 	next := w.confirmed
 	var retry backoff
 	for ctx.Err() == nil {
+		if w.slice().Gone != nil {
+			<-ctx.Done() // there is nothing to come
+			return nil
+		}
 		sl, err := next(ctx)
 		if err == nil {
 			err = w.accept(sl)
@@ -103,7 +107,7 @@ func (w *sliceWatch) next(ctx context.Context) (topology.Slice, error) {
 		}
 	}
 	sl := w.slice()
-	return w.serveSlice(ctx, n, w.cfg.Name, mark{sl.Era, sl.Index}, sliceWait)
+	return w.serveSlice(ctx, n, w.hostID(), w.cfg.Name, mark{sl.Era, sl.Index})
 }
 
 // read asks voters for the slice, the likeliest leader first.
@@ -132,6 +136,9 @@ func (w *sliceWatch) accept(sl topology.Slice) error {
 	if sl.MeshID != w.id.Peer().MeshID || sl.Host != w.cfg.Name {
 		return api.Errorf(api.CodeInvalid, "accept slice: it is for host %s of mesh %s", sl.Host, sl.MeshID)
 	}
+	if sl.Gone != nil && sl.Gone.ID != w.hostID() {
+		return api.Errorf(api.CodeInvalid, "accept slice: it says goodbye to host id %s, this is %s", sl.Gone.ID, w.hostID())
+	}
 	cur := w.slice()
 	if older(sl, cur) {
 		return api.Errorf(api.CodeRejected, "accept slice: (%d, %d, %d) is older than (%d, %d, %d)", sl.Era, sl.Term, sl.Index, cur.Era, cur.Term, cur.Index)
@@ -149,6 +156,10 @@ func (w *sliceWatch) accept(sl topology.Slice) error {
 	}
 	if !same {
 		w.copies.Set(sl)
+		w.clearing.look()
+		if sl.Drain != topology.DrainNone && cur.Drain == topology.DrainNone && sl.Gone == nil {
+			w.log.Info("this host is being emptied: it gets no copies until ganglion undrain", "drain", sl.Drain, "removing", sl.Removing)
+		}
 	}
 	return nil
 }

@@ -41,7 +41,10 @@ type HostDrained struct {
 
 // HostRemoved: the host was decommissioned and may not come back by itself.
 type HostRemoved struct {
-	By string `json:"by,omitempty"` // who removed it
+	By       string   `json:"by,omitempty"` // who removed it
+	ID       string   `json:"id"`           // of its identity, which is refused from now on
+	Proved   []string `json:"proved"`       // what was seen to be gone: copies, files, peer (of the quorum), identity
+	Unproved []string `json:"unproved"`     // what nobody could look at, because the host did not answer or could not do it
 }
 
 // HostVitals: the host's health digest; ratios are 0–1.

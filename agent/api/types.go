@@ -130,6 +130,24 @@ type JoinResponse struct {
 	Host   string `json:"host"`
 }
 
+// RemoveRequest is the body of POST /v1/hosts/{host}/remove. Force removes a host
+// also without proof of what cannot be looked at.
+type RemoveRequest struct {
+	Force bool `json:"force,omitempty"`
+}
+
+// Removal is how far the removal of a host has come. It is done, or waits for
+// something: then it is asked for again.
+type Removal struct {
+	Host     string   `json:"host"`
+	ID       string   `json:"id"` // of the identity that is revoked
+	Done     bool     `json:"done"`
+	Waiting  string   `json:"waiting,omitempty"`
+	Revision uint64   `json:"revision,omitempty"` // at which the host was taken off the roster
+	Proved   []string `json:"proved"`             // of copies, files, peer, identity: what is gone for certain
+	Unproved []string `json:"unproved"`           // what nobody could look at
+}
+
 // TokenRequest is the body of POST /v1/tokens.
 type TokenRequest struct {
 	Role string `json:"role"`
@@ -176,7 +194,9 @@ type Report struct {
 	PortMax    int               `json:"port_max"`
 	PortsTaken []int             `json:"ports_taken,omitempty"`
 	CanUser    bool              `json:"can_user"`
-	Voter      string            `json:"voter"` // auto or never
+	Cleared    bool              `json:"cleared,omitempty"` // nothing is left here of any copy, as that slice asked for
+	Left       string            `json:"left,omitempty"`    // why something is
+	Voter      string            `json:"voter"`             // auto or never
 	Copies     []CopyReport      `json:"copies,omitempty"`
 }
 

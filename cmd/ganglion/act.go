@@ -246,6 +246,7 @@ func (c *cli) drainCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "drain HOST", Short: "Move everything off a host and place nothing on it", Args: args(cobra.ExactArgs(1))}
 	cmd.Flags().BoolVar(&detach, "detach", false, "return when it is committed")
 	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait until the host is empty")
+	cmd.Flags().DurationVar(&timeout, "deadline", 10*time.Minute, "the same as --timeout")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		host := args[0]
 		if err := checkName("drain", host); err != nil {
@@ -259,7 +260,7 @@ func (c *cli) drainCommand() *cobra.Command {
 			return nil
 		}
 		if err := c.awaitDrained(cmd.Context(), host, timeout); err != nil {
-			return fmt.Errorf("drain %s: %w", host, err)
+			return fmt.Errorf("drain %s: %w; it goes on, unless the host is taken back (ganglion undrain %s)", host, err, host)
 		}
 		fmt.Fprintf(c.out, "%s: drained\n", host)
 		return nil

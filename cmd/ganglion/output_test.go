@@ -295,3 +295,21 @@ func TestLeaveNamesWhatIsLeft(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestRemoveSaysWhatIsProved, and asks before it begins.
+func TestRemoveSaysWhatIsProved(t *testing.T) {
+	f := newFakeAgent(t)
+	f.answer("/v1/hosts/h3/remove", api.Removal{Host: "h3", Done: true, Proved: []string{"peer", "identity"}, Unproved: []string{"copies", "files"}})
+	if got := f.run("remove", "h3"); got.code != 2 || f.count("/v1/hosts/h3/remove") != 0 || !strings.Contains(got.errs, "--yes") {
+		t.Errorf("without --yes: %+v", got)
+	}
+	want := "h3: removed; gone for certain: its part in the quorum, its identity; not proved: its copies, what they kept there\n"
+	if got := f.run("remove", "h3", "--force", "--yes"); got.code != 0 || got.out != want {
+		t.Errorf("%+v", got)
+	}
+	f = newFakeAgent(t)
+	f.answer("/v1/hosts/h3/remove", api.Removal{Host: "h3", Waiting: "2 copies still run there"})
+	if got := f.run("remove", "h3", "--yes", "--timeout", "300ms"); got.code != 1 || !strings.Contains(got.errs, "2 copies still run there") || !strings.Contains(got.errs, "undrain h3") {
+		t.Errorf("not done in time: %+v", got)
+	}
+}

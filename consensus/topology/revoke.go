@@ -20,6 +20,16 @@ type Revocation struct {
 // Revoked returns the revocation of a host id, if it was removed.
 func (s *State) Revoked(id string) (Revocation, bool) { return s.revoked.Get([]byte(id)) }
 
+// RevokedName returns the latest revocation of a host of that name.
+func (s *State) RevokedName(name string) (latest Revocation, ok bool) {
+	for r := range values(s.revoked) {
+		if r.Name == name && r.Index > latest.Index {
+			latest, ok = r, true
+		}
+	}
+	return latest, ok
+}
+
 // Farewell returns the last slice of a host that was removed: nothing is
 // assigned, and Gone says why. It is newer than any that the host was given.
 func (s *State) Farewell(id string) (Slice, bool) {

@@ -178,3 +178,6 @@ func unlock(root *os.Root, rel string) {
 		return nil // what cannot be opened, RemoveAll will report
 	})
 }
+
+// AppsDir is the directory of what copies keep, as <app>/<n>.
+func (d *Driver) AppsDir() string { return filepath.Join(d.cfg.Dir, appsDir) }

@@ -214,3 +214,6 @@ func (d dirs) forgetAllBut(running map[string]bool) error {
 	}
 	return nil
 }
+
+// AppsDir is the directory of what copies keep, as <app>/<n>.
+func (d *Driver) AppsDir() string { return filepath.Join(varLib, d.dirs.apps) }
