@@ -15,6 +15,9 @@ const (
 	// that a late one is no missed one, see missedReport. To take them is half of
 	// what an idle leader does.
 	reportEvery = 2 * time.Second
+	// reportRetry is how soon a report that nobody took is followed by the next: a
+	// new leader decides nothing before it has heard from the hosts.
+	reportRetry = 300 * time.Millisecond
 	// reportCoalesce lets changes that come together travel together.
 	reportCoalesce = 15 * time.Millisecond
 )
@@ -39,15 +42,16 @@ func newReporter(m *member) *reporter {
 
 // run reports until ctx ends.
 func (r *reporter) run(ctx context.Context) error {
-	tick := time.NewTicker(reportEvery)
-	defer tick.Stop()
 	for {
 		changed := r.copies.Changed()
-		r.send(ctx)
+		next := reportEvery
+		if !r.send(ctx) {
+			next = reportRetry
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-time.After(next):
 		case <-changed:
 			if !sleep(ctx, reportCoalesce) {
 				return nil
@@ -56,14 +60,14 @@ func (r *reporter) run(ctx context.Context) error {
 	}
 }
 
-// send delivers one report to whoever leads. Without a leader it is dropped:
-// the next one says the same.
-func (r *reporter) send(ctx context.Context) {
+// send delivers one report to whoever leads, and tells whether somebody took
+// it. Without a leader it is dropped: the next one says the same.
+func (r *reporter) send(ctx context.Context) bool {
 	r.seq++
 	rep := r.report()
 	if r.leader.leading() {
 		r.obs.report(rep, time.Now())
-		return
+		return true
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -71,13 +75,14 @@ func (r *reporter) send(ctx context.Context) {
 		err := r.links.client(addr).Post(ctx, "/v1/report", nil, rep, nil)
 		if err == nil {
 			r.compass.set(addr)
-			return
+			return true
 		}
 		r.compass.wrong(addr)
 		if ctx.Err() != nil {
-			return
+			break
 		}
 	}
+	return false
 }
 
 func (r *reporter) report() api.Report {
