@@ -30,7 +30,7 @@ func (s *server) postPlan(r *http.Request, body []byte) (any, error) {
 			return nil, api.Errorf(api.CodeNotFound, "plan: no host %q in mesh %s (ganglion hosts)", host, state.MeshName())
 		}
 	}
-	what := topology.WhatIf{Lose: req.Lose, Drain: req.Drain}
+	what := topology.WhatIf{Lose: req.Lose, Drain: req.Drain, Voters: s.voterNames()}
 	if len(in.Apps) > 0 || req.Prune {
 		what.Put = &topology.PutIntents{Intents: in, Set: req.Set, Prune: req.Prune}
 	}
@@ -39,6 +39,16 @@ func (s *server) postPlan(r *http.Request, body []byte) (any, error) {
 		return nil, api.Errorf(rejectionCode(preview.Err), "%v", preview.Err)
 	}
 	return preview, nil
+}
+
+// voterNames lists the hosts that vote.
+func (s *server) voterNames() (names []string) {
+	for _, p := range s.quorum() {
+		if p.Voter {
+			names = append(names, p.Name)
+		}
+	}
+	return names
 }
 
 // instant is the state with what is observed of it. A leader that has just come

@@ -20,7 +20,7 @@ func (s *server) getSnapshot(r *http.Request, _ []byte) (any, error) {
 		return nil, err
 	}
 	var file bytes.Buffer
-	b := topology.Backup{State: state.WithoutSecrets(), Seen: obs, Saved: time.Now(), By: s.cfg.Version}
+	b := topology.Backup{State: state.WithoutSecrets(), Seen: obs, Voters: s.voterNames(), Saved: time.Now(), By: s.cfg.Version}
 	if err := b.Write(&file); err != nil {
 		return nil, err
 	}

@@ -62,7 +62,7 @@ func changes(p topology.Preview, req api.ApplyRequest) bool {
 		return true
 	}
 	hosts := len(req.Lose)+len(req.Drain) > 0
-	return hosts && (len(p.Unplaced)+len(p.Placed)+len(p.Ended)+len(p.Down) > 0 || p.IfRemoved != nil)
+	return hosts && (len(p.Unplaced)+len(p.Placed)+len(p.Ended)+len(p.Down) > 0 || p.IfRemoved != nil || p.Held != "")
 }
 
 // plan asks the leader for a preview, or finds it itself in a snapshot.
@@ -112,7 +112,7 @@ func (c *cli) planFrom(path string, req api.ApplyRequest) (topology.Preview, err
 	if err != nil {
 		return topology.Preview{}, err
 	}
-	what := topology.WhatIf{Lose: req.Lose, Drain: req.Drain}
+	what := topology.WhatIf{Lose: req.Lose, Drain: req.Drain, Voters: b.Voters}
 	if len(in.Apps) > 0 || req.Prune {
 		what.Put = &topology.PutIntents{Intents: in, Set: req.Set, Prune: req.Prune}
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -189,7 +188,7 @@ func writeWhole(path string, data []byte) error {
 
 // readBackup reads a file of snapshot save; - is the standard input.
 func (c *cli) readBackup(path string) (topology.Backup, error) {
-	var in io.Reader = c.in
+	in := c.in
 	if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {

@@ -10,10 +10,11 @@ import (
 // Backup is a mesh at one instant, as a file holds it: what was decided and, for
 // plans with no agent at hand, what was observed.
 type Backup struct {
-	State *State
-	Seen  Observations
-	Saved time.Time // by the clock of the host that saved it: for people
-	By    string    // the release that saved it: for people
+	State  *State
+	Seen   Observations
+	Voters []string  // by name
+	Saved  time.Time // by the clock of the host that saved it: for people
+	By     string    // the release that saved it: for people
 }
 
 // backupFrame is constant.
@@ -23,6 +24,7 @@ var backupFrame = frame{"GNGLSNAP", 1, "a file of ganglion snapshot save"}
 type backupImage struct {
 	SavedUnix int64        `json:"saved_unix"`
 	By        string       `json:"by"`
+	Voters    []string     `json:"voters"`
 	State     []byte       `json:"state"` // as (*State).Write writes it
 	Seen      Observations `json:"seen"`  // without Hosts
 	Hosts     []seenImage  `json:"hosts"`
@@ -41,7 +43,7 @@ type copyImage struct {
 
 // Write writes the backup with a checksum. Equal backups write equal bytes.
 func (b Backup) Write(w io.Writer) error {
-	im := backupImage{SavedUnix: b.Saved.Unix(), By: b.By, Seen: b.Seen}
+	im := backupImage{SavedUnix: b.Saved.Unix(), By: b.By, Voters: b.Voters, Seen: b.Seen}
 	im.Seen.Hosts, im.Seen.Now = nil, time.Time{} // on paper no time passes
 	var state bytes.Buffer
 	if err := b.State.Write(&state); err != nil {
@@ -86,7 +88,7 @@ func decodeBackup(body []byte) (Backup, error) {
 	if err != nil {
 		return Backup{}, err
 	}
-	b := Backup{State: state, Saved: time.Unix(im.SavedUnix, 0), By: im.By, Seen: im.Seen}
+	b := Backup{State: state, Saved: time.Unix(im.SavedUnix, 0), By: im.By, Voters: im.Voters, Seen: im.Seen}
 	b.Seen.Hosts = make(map[string]HostObs, len(im.Hosts))
 	for _, h := range im.Hosts {
 		o := h.Seen

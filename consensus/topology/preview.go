@@ -2,6 +2,8 @@ package topology
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/ganglion-mesh/ganglion/intent"
 )
@@ -12,6 +14,8 @@ type WhatIf struct {
 	Put   *PutIntents
 	Lose  []string
 	Drain []string
+	// Voters are the hosts that vote now; nil: not known, and taken to be enough.
+	Voters []string
 }
 
 // Preview is what would change, on paper.
@@ -91,6 +95,9 @@ func Plan(s *State, obs Observations, w WhatIf) Preview {
 	if w.Put != nil {
 		preview.Changes = append(preview.Changes, Changes(s, *w.Put)...)
 	}
+	if why := leaderless(obs, w); why != "" {
+		return preview.without(s, obs, w, why)
+	}
 	r, err := rehearsed(s, obs, w, nil)
 	if err != nil {
 		preview.Err = err
@@ -105,6 +112,41 @@ func Plan(s *State, obs Observations, w WhatIf) Preview {
 		}
 	}
 	return preview
+}
+
+// leaderless says why nobody could lead once the hosts in w are lost; empty if
+// enough voters are left.
+func leaderless(obs Observations, w WhatIf) string {
+	var lost []string
+	for _, name := range w.Voters {
+		if slices.Contains(w.Lose, name) || !obs.Hosts[name].Alive {
+			lost = append(lost, name)
+		}
+	}
+	if len(lost)*2 < len(w.Voters) || len(lost) == 0 {
+		return ""
+	}
+	slices.Sort(lost)
+	return fmt.Sprintf("%d of %d voters are lost (%s): nobody leads, and nothing is decided, moved or changed until a majority is back",
+		len(lost), len(w.Voters), strings.Join(lost, ", "))
+}
+
+// without is a plan for a mesh in which nobody decides any more: all stays as it
+// is, but singletons end, because nobody renews their leases.
+func (p Preview) without(s *State, obs Observations, w WhatIf, why string) Preview {
+	r := newRehearsal(s, obs)
+	if p.Err = r.suppose(WhatIf{Lose: w.Lose}); p.Err != nil {
+		return p
+	}
+	r.converged, r.paced, r.last.Held = true, true, why
+	p.Rest, p.Held, p.Singletons = r.outcome(s), why, failovers(s, s, obs)
+	for _, l := range s.Leases() {
+		c, ok := s.Placement(CopyKey{App: l.App})
+		if ok && !l.Over && !c.Stopped && c.Host == l.Host && r.obs.Hosts[l.Host].Alive {
+			p.Down = append(p.Down, Down{c.Key(), c.Host, "its lease ends, which nobody renews without a leader"})
+		}
+	}
+	return p
 }
 
 // Changes compares what put declares with what the state has of it.
@@ -204,7 +246,7 @@ func (r *rehearsal) whyDown(app *appEntry, host string) string {
 	case app.Spec.Disconnect.Policy == intent.DisconnectKeep:
 		return fmt.Sprintf("%s says disconnect = keep: it waits for host %s", app.Spec.Name, host)
 	case r.last.Held != "":
-		return "nothing moves by itself: too many hosts are lost at once"
+		return "nothing moves by itself"
 	default:
 		return "it stays on host " + host
 	}

@@ -188,6 +188,39 @@ func TestPlanBehindTheGate(t *testing.T) {
 	}
 }
 
+// Without a majority of the voters nobody decides anything, and singletons end
+// with their leases.
+func TestPlanWithoutVoters(t *testing.T) {
+	l := newLeased(t, "h1", "h2", "h3", "h4", "h5")
+	l.put(app("web", 5))
+	l.settle()
+	voters := []string{"h1", "h2", "h3"}
+	var lost []string
+	for _, v := range voters {
+		if v != l.host() && len(lost) < 2 {
+			lost = append(lost, v)
+		}
+	}
+	p := Plan(l.state, l.obs, WhatIf{Lose: lost, Voters: voters, Put: &PutIntents{Intents: intent.Intents{Apps: []intent.App{app("more", 1)}}}})
+	if p.Err != nil || len(p.Moves)+len(p.Placed) != 0 || !strings.Contains(p.Held, "2 of 3 voters are lost ("+strings.Join(lost, ", ")+")") || p.IfRemoved != nil || len(p.Changes) != 1 || !p.Converged {
+		t.Errorf("%+v", p)
+	}
+	var down []string
+	for _, d := range p.Down {
+		down = append(down, d.Copy.App+" "+d.Reason)
+	}
+	if len(down) != 3 || down[2] != "db its lease ends, which nobody renews without a leader" {
+		t.Errorf("%q", down)
+	}
+	if p := Plan(l.state, l.obs, WhatIf{Lose: lost[:1], Voters: voters}); p.Held != "" || len(p.Moves) != 1 {
+		t.Errorf("with two of three voters left: %+v", p)
+	}
+	lose(l.obs, time.Minute, lost[0]) // which makes two
+	if p := Plan(l.state, l.obs, WhatIf{Lose: lost[1:], Voters: voters}); p.Held == "" {
+		t.Errorf("a voter is lost already: %+v", p)
+	}
+}
+
 // Copies that wait for their host are down, not gone, and not unplaced.
 func TestPlanTellsWhatIsDown(t *testing.T) {
 	w, obs := ten(t)

@@ -300,7 +300,7 @@ func TestBackupKeepsEverything(t *testing.T) {
 	s, w := foretold(t, 3)
 	s.must(Command{PutToken: &PutToken{ID: "t", Hash: []byte{1}}})
 	s.hosts["h1"].taken = []int{20001}
-	b := Backup{State: s.state, Seen: s.observe(), Saved: time.Unix(1234, 0), By: "v1"}
+	b := Backup{State: s.state, Seen: s.observe(), Voters: []string{"h1", "h2"}, Saved: time.Unix(1234, 0), By: "v1"}
 	var file bytes.Buffer
 	if err := b.Write(&file); err != nil {
 		t.Fatal(err)
@@ -309,7 +309,7 @@ func TestBackupKeepsEverything(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(snapshot(t, back.State), snapshot(t, s.state)) || !back.Saved.Equal(b.Saved) || back.By != "v1" {
+	if !bytes.Equal(snapshot(t, back.State), snapshot(t, s.state)) || !back.Saved.Equal(b.Saved) || back.By != "v1" || !reflect.DeepEqual(back.Voters, b.Voters) {
 		t.Errorf("%+v", back)
 	}
 	if want, got := Plan(s.state, s.observe(), w), Plan(back.State, back.Seen, w); !reflect.DeepEqual(want, got) {
