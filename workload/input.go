@@ -147,7 +147,7 @@ type Note struct {
 	Instance Instance      // started, ready, restarted: what runs; else: what ran
 	Exit     Exit          // exited, stopped
 	After    time.Duration // ready: since the start; restarted: since the end before it
-	By       string        // restarted: "agent" or "pid1"
+	By       string        // restarted: "agent", "pid1" or "keeper"
 	Why      string        // unhealthy, stopped, needs_human
 	Check    string        // unhealthy: which check
 	Count    int           // unhealthy: failures in a row; needs_human: restarts within the window

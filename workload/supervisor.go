@@ -218,7 +218,11 @@ func (s *Supervisor) onExited(now time.Time, exit Exit, out *Output) {
 	s.health, s.toldSick = newHealth(now, s.want.Policy, false), false
 	s.retryAt, s.failure.state = time.Time{}, ""
 	s.restart = NoteRestarted
-	s.tell(out, Note{Kind: NoteRestarted, Cause: NoteExited, Instance: *s.inst, After: now.Sub(exit.At), By: "pid1"})
+	by := "pid1"
+	if s.inst.Spec.Lease != nil {
+		by = "keeper"
+	}
+	s.tell(out, Note{Kind: NoteRestarted, Cause: NoteExited, Instance: *s.inst, After: now.Sub(exit.At), By: by})
 }
 
 // countFailure spends a restart and says when it may take place.

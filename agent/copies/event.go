@@ -49,7 +49,7 @@ type Exited struct {
 type Restarted struct {
 	Pid     int    `json:"pid"`
 	AfterUS int64  `json:"after_us"` // from the end seen to the new process executing
-	By      string `json:"by"`       // agent or pid1
+	By      string `json:"by"`       // agent, pid1 or keeper
 	Start   int    `json:"start"`
 }
 

@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ganglion-mesh/ganglion/workload"
 )
 
 // Now is the time since boot, on the clock of leases: CLOCK_BOOTTIME, which
@@ -21,6 +23,10 @@ func Now() time.Duration {
 	}
 	return time.Duration(ts.Nano())
 }
+
+// MayStart tells why no copy can be started now under a lease; nil: one can. Its
+// keeper asks again.
+func MayStart(lease workload.Lease) error { return mayStart(Now(), lease) }
 
 // alarm is a timerfd on CLOCK_BOOTTIME. Go's own timers run on a clock that
 // stands still while the host is suspended.

@@ -70,13 +70,20 @@ func (m *machine) begin(now time.Duration, lease workload.Lease, n int) error {
 	if m.phase != phaseIdle {
 		return fmt.Errorf("start: the keeper has a copy already, in phase %s", m.phase)
 	}
-	if !lease.Live(now) {
-		return fmt.Errorf("start: the lease with token %d ends in %s, which is too late to start; it needs to be renewed",
-			lease.Token, (lease.Deadline - now).Round(time.Millisecond))
+	if err := mayStart(now, lease); err != nil {
+		return err
 	}
 	m.lease, m.start, m.phase, m.retry = lease, n-1, phaseWaiting, now
 	if n > 1 {
 		m.failures = 1
+	}
+	return nil
+}
+
+func mayStart(now time.Duration, lease workload.Lease) error {
+	if !lease.Live(now) {
+		return fmt.Errorf("the lease with token %d ends in %s, its copy would be asked to end %s before that; it needs to be renewed first",
+			lease.Token, (lease.Deadline - now).Round(time.Millisecond), lease.Fence)
 	}
 	return nil
 }

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -17,8 +15,8 @@ import (
 
 const (
 	orderTimeout = 15 * time.Second // for the first order after the keeper's start
+	restAfter    = 2 * time.Second  // after the start, when all that it needs has been touched
 	partTimeout  = 2 * time.Second  // for telling the last status
-	memoryLimit  = 8 << 20
 )
 
 // Run is the whole life of a keeper process, to be called by main before
@@ -26,9 +24,7 @@ const (
 // output and error are the copy's. It returns when nothing of the copy runs and
 // nothing will; with an error only if it never could keep one.
 func Run() error {
-	runtime.GOMAXPROCS(1)
-	debug.SetGCPercent(50)
-	debug.SetMemoryLimit(memoryLimit)
+	settle()
 	k, err := newKeeper()
 	if err != nil {
 		return fmt.Errorf("keeper: %w", err)
@@ -109,6 +105,8 @@ func (k *keeper) loop() {
 	}()
 	idle := time.NewTimer(orderTimeout)
 	defer idle.Stop()
+	rest := time.NewTimer(restAfter)
+	defer rest.Stop()
 	for k.turn() {
 		select {
 		case <-k.alarm.C:
@@ -118,6 +116,8 @@ func (k *keeper) loop() {
 			k.m.stop(Now(), k.m.lease.Signal, k.child.program.Grace)
 		case c := <-k.server.calls:
 			c.reply <- k.answer(c.req)
+		case <-rest.C:
+			shed()
 		case <-idle.C:
 			if k.m.phase == phaseIdle {
 				k.m.stop(Now(), 0, 0) // whoever started the keeper has died

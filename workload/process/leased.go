@@ -74,6 +74,9 @@ func (p keeperProcess) End(ctx context.Context) error {
 // holds the slot's lock.
 func (d *Driver) startLeased(ctx context.Context, s *slot, spec workload.Spec, n int) (workload.Handle, error) {
 	p := s.prep
+	if err := keeper.MayStart(*spec.Lease); err != nil {
+		return nil, fmt.Errorf("start %s: %w", spec.ID, err)
+	}
 	h, err := d.startKeeper(p, n)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", spec.ID, err)

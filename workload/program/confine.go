@@ -44,11 +44,23 @@ func ConfineThread(c Confinement) (warn, err error) {
 		}
 	}
 	if c.Privileged {
-		if e := dropBoundingSet(); e != nil {
+		if e := errors.Join(dropInheritable(), dropBoundingSet()); e != nil {
 			warn = errors.Join(warn, fmt.Errorf("copies keep the capability bounding set: %w", e))
 		}
 	}
 	return warn, unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+}
+
+// dropInheritable empties the inheritable set of this thread, and with it the
+// ambient one.
+func dropInheritable() error {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		return err
+	}
+	data[0].Inheritable, data[1].Inheritable = 0, 0
+	return unix.Capset(&hdr, &data[0])
 }
 
 func dropBoundingSet() error {

@@ -34,8 +34,18 @@ func (d *Driver) Adopt(ctx context.Context) ([]workload.Handle, error) {
 		if err != nil {
 			return nil, fmt.Errorf("adopt %s: %w", u.Name, err)
 		}
-		if h != nil {
+		switch {
+		case h == nil:
+		case h.spec.Lease == nil:
 			handles = append(handles, h)
+		default:
+			k, err := d.adoptKeeper(ctx, h)
+			if err != nil {
+				return nil, fmt.Errorf("adopt %s: %w", u.Name, err)
+			}
+			if k != nil {
+				handles = append(handles, k)
+			}
 		}
 	}
 	d.endChecks(ctx)

@@ -160,6 +160,9 @@ func (d dirs) recordFile(unit string) string { return filepath.Join(d.units, uni
 // envFile is read by PID 1 at each start of the unit, also when no agent runs.
 func (d dirs) envFile(unit string) string { return filepath.Join(d.units, unit+".env") }
 
+// ordersFile is the socket of the keeper that is the unit's process.
+func (d dirs) ordersFile(unit string) string { return filepath.Join(d.units, unit+".orders") }
+
 func (d dirs) writeRecord(unit string, r record) error {
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -192,7 +195,7 @@ func (d dirs) writeEnv(unit string, env []string) error {
 
 // forget removes what is kept of a unit that is over.
 func (d dirs) forget(unit string) {
-	for _, path := range []string{d.recordFile(unit), d.envFile(unit), d.envFile(unit) + ".new"} {
+	for _, path := range []string{d.recordFile(unit), d.envFile(unit), d.envFile(unit) + ".new", d.ordersFile(unit)} {
 		_ = os.Remove(path)
 	}
 }
@@ -205,7 +208,7 @@ func (d dirs) forgetAllBut(running map[string]bool) error {
 	}
 	for _, e := range entries {
 		unit := e.Name()
-		for _, suffix := range []string{".new", ".json", ".env"} {
+		for _, suffix := range []string{".new", ".json", ".env", ".orders"} {
 			unit = strings.TrimSuffix(unit, suffix)
 		}
 		if !running[unit] {

@@ -52,7 +52,7 @@ type Driver struct {
 	out    *output.Store
 	ownOut bool
 	bus    *bus
-	wg     sync.WaitGroup // kills of leftovers
+	wg     sync.WaitGroup // kills of leftovers, followers of keepers
 
 	mu     sync.Mutex
 	closed bool
@@ -143,7 +143,6 @@ func (d *Driver) Close() error {
 	}
 	d.mu.Unlock()
 	d.bus.close()
-	d.wg.Wait()
 	for _, s := range slots {
 		s.mu.Lock()
 		if s.live != nil {
@@ -151,6 +150,7 @@ func (d *Driver) Close() error {
 		}
 		s.mu.Unlock()
 	}
+	d.wg.Wait()
 	if d.ownOut {
 		return d.out.Close()
 	}

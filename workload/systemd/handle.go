@@ -43,6 +43,7 @@ type handle struct {
 	inst     workload.Instance
 	stopping bool // a Stop is under way: leave the group its grace
 	finished bool
+	released bool // finished, with nothing known of an end
 }
 
 func (d *Driver) newHandle(unit string, spec workload.Spec, n int) *handle {
@@ -194,6 +195,7 @@ func (h *handle) send(e workload.Exit) {
 func (h *handle) release() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.released = !h.finished
 	h.finishLocked(nil)
 }
 

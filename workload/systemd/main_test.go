@@ -4,6 +4,7 @@ package systemd
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -16,11 +17,19 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/keeper"
 )
 
 const patience = 20 * time.Second
 
 func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == keeper.Command {
+		if err := keeper.Run(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if os.Getenv(roleVar) == "stamp" {
 		os.Exit(stamp())
 	}
@@ -52,7 +61,11 @@ func dataDir(t testing.TB) string {
 
 func open(t testing.TB, dir string) *Driver {
 	t.Helper()
-	d, err := New(Config{Dir: dir, Host: "h1", Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := New(Config{Dir: dir, Host: "h1", Keeper: []string{exe, keeper.Command}, Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)
 	}

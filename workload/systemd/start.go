@@ -29,9 +29,6 @@ func (d *Driver) Start(ctx context.Context, spec workload.Spec, n int) (workload
 	if s.live != nil && !s.live.over() {
 		return nil, fmt.Errorf("start %s: it runs already as %s", spec.ID, s.live.unit)
 	}
-	if spec.Lease != nil {
-		return nil, fmt.Errorf("start %s: this driver does not yet run singletons; use driver = \"process\"", spec.ID)
-	}
 	if err := d.clearTheWay(ctx, s, spec.ID); err != nil {
 		return nil, fmt.Errorf("start %s: %w", spec.ID, err)
 	}
@@ -40,12 +37,15 @@ func (d *Driver) Start(ctx context.Context, spec workload.Spec, n int) (workload
 			return nil, err
 		}
 	}
+	if spec.Lease != nil {
+		return d.startLeased(ctx, s, spec, n)
+	}
 	h, err := d.start(ctx, s, n)
 	if err != nil {
 		return nil, err
 	}
 	s.hold(h)
-	d.ownOutput(s)
+	d.ownOutput(s, h.Instance().Pid)
 	return h, nil
 }
 
@@ -103,12 +103,17 @@ func (d *Driver) start(ctx context.Context, s *slot, n int) (*handle, error) {
 		d.dirs.forget(unit)
 		return nil, fmt.Errorf("record start of %s: %w", p.spec.ID, err)
 	}
-	h := d.newHandle(unit, p.spec, n)
-	d.bus.watch(unit, h)
-	props := append(slices.Clone(p.props),
+	return d.startUnit(ctx, s, unit, p.spec, n, append(slices.Clone(p.props),
 		prop("Description", describe(p.spec, n)),
 		prop("EnvironmentFiles", []envFile{{Path: d.dirs.envFile(unit)}}),
-	)
+	))
+}
+
+// startUnit launches a unit that is recorded.
+func (d *Driver) startUnit(ctx context.Context, s *slot, unit string, spec workload.Spec, n int, props []property) (*handle, error) {
+	p := s.prep
+	h := d.newHandle(unit, spec, n)
+	d.bus.watch(unit, h)
 	result, err := d.launch(ctx, unit, props, h.started)
 	if err == nil && (result == "done" || h.ran()) {
 		if err = h.begin(ctx); err == nil {
@@ -116,14 +121,7 @@ func (d *Driver) start(ctx context.Context, s *slot, n int) (*handle, error) {
 		}
 	}
 	status, setup := h.setupFailure()
-	if undo := d.undo(ctx, unit); undo != nil {
-		s.doubt = append(s.doubt, unit)
-		d.log.Warn("outcome of a start is unknown", "unit", unit, "error", undo)
-	} else {
-		d.dirs.forget(unit)
-	}
-	d.bus.unwatch(unit)
-	h.release()
+	d.abandon(ctx, s, h)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("start %s: %w", p.spec.ID, err)
@@ -154,6 +152,18 @@ func (d *Driver) launch(ctx context.Context, unit string, props []property, done
 	}
 }
 
+// abandon ends a unit whose start has failed, and the watching of it.
+func (d *Driver) abandon(ctx context.Context, s *slot, h *handle) {
+	if undo := d.undo(ctx, h.unit); undo != nil {
+		s.doubt = append(s.doubt, h.unit)
+		d.log.Warn("outcome of a start is unknown", "unit", h.unit, "error", undo)
+	} else {
+		d.dirs.forget(h.unit)
+	}
+	d.bus.unwatch(h.unit)
+	h.release()
+}
+
 // undo ends what a failed start may have left, whatever has become of ctx.
 func (d *Driver) undo(ctx context.Context, unit string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
@@ -163,8 +173,8 @@ func (d *Driver) undo(ctx context.Context, unit string) error {
 
 // ownOutput gives the output files to the copy's user, so that it can open
 // /dev/stdout again. A private user is known only once it runs.
-func (d *Driver) ownOutput(s *slot) {
-	uid, gid, ok := ownerOf(s.live.Instance().Pid)
+func (d *Driver) ownOutput(s *slot, pid int) {
+	uid, gid, ok := ownerOf(pid)
 	if !ok || uid == s.uid {
 		return
 	}

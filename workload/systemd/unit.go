@@ -186,5 +186,5 @@ func equalSpecs(a, b *workload.Spec) bool {
 	return a.ID == b.ID && a.Version == b.Version && a.Generation == b.Generation &&
 		slices.Equal(a.Command, b.Command) && maps.Equal(a.Env, b.Env) &&
 		a.User == b.User && a.Package == b.Package && a.Dir == b.Dir &&
-		a.CPU == b.CPU && a.Memory == b.Memory && a.SelfHeal == b.SelfHeal
+		a.CPU == b.CPU && a.Memory == b.Memory && a.SelfHeal == b.SelfHeal && (a.Lease == nil) == (b.Lease == nil)
 }
