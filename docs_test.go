@@ -20,7 +20,7 @@ import (
 // agentKeys are the keys of the agent's configuration that users were promised.
 var agentKeys = []string{
 	"name", "data_dir", "socket", "bind", "advertise", "init", "seeds", "token_file", "labels", "voter", "ports",
-	"port_range", "nats", "nats_stream", "http", "driver", "allow_run",
+	"port_range", "nats", "nats_stream", "http", "driver", "allow_run", "artifact_cache", "artifact_rate",
 }
 
 // pages are the texts for users. Those of developers are only searched for dead
@@ -245,7 +245,7 @@ var (
 )
 
 // groups are commands that stand for their sub-commands.
-var groups = map[string][]string{"token": {"create"}, "snapshot": {"save", "restore", "inspect"}}
+var groups = map[string][]string{"token": {"create"}, "artifact": {"push", "list", "remove"}, "snapshot": {"save", "restore", "inspect"}}
 
 // commands are those that the help lists, and the sub-commands of groups.
 func (p program) commands(t *testing.T) (out []string) {

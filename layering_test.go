@@ -52,11 +52,12 @@ var house = map[string]room{
 	"workload/artifact":       {why: "packages by content: knows no agent, no mesh and no app"},
 	"workload/workloadtest":   {may: []string{"workload", "workload/output"}, why: "the conformance suite knows no driver"},
 
-	"agent":        {may: []string{"intent/", "consensus/", "gossip", "events", "trust", "reflexes/", "workload/", "agent/"}, why: "the only package that knows all siblings"},
-	"agent/api":    {may: []string{"intent", "intent/expr", "intent/cron", "consensus/topology", "events"}, why: "what travels between agents and clients, and what of it is refused: no machinery"},
-	"agent/copies": {may: []string{"intent", "consensus/topology", "workload", "reflexes/senses"}, why: "runs copies through the Driver contract, whoever the driver is"},
+	"agent":          {may: []string{"intent/", "consensus/", "gossip", "events", "trust", "reflexes/", "workload/", "agent/"}, why: "the only package that knows all siblings"},
+	"agent/api":      {may: []string{"intent", "intent/expr", "intent/cron", "consensus/topology", "events"}, why: "what travels between agents and clients, and what of it is refused: no machinery"},
+	"agent/packages": {may: []string{"intent", "workload/artifact"}, why: "gets and keeps packages, whoever runs from them and whoever has them"},
+	"agent/copies":   {may: []string{"intent", "consensus/topology", "workload", "reflexes/senses", "agent/packages"}, why: "runs copies through the Driver contract, whoever the driver is"},
 
-	"cmd/ganglion": {may: []string{"intent/", "agent/", "consensus/topology", "events", "trust", "workload/keeper"}, why: "a client of the API and a shell around agent"},
+	"cmd/ganglion": {may: []string{"intent/", "agent/", "consensus/topology", "events", "trust", "workload/keeper", "workload/artifact"}, why: "a client of the API and a shell around agent"},
 	"integration/": {may: []string{"intent/", "consensus/", "gossip/", "events", "trust", "reflexes/", "workload/", "agent/", "integration/"}, why: "tests may see everything"},
 	"examples/":    {may: []string{"intent/"}, why: "what users write"},
 }

@@ -19,7 +19,7 @@ const starvedAbove = 0.6
 func (m *member) copiesConfig(d workload.Driver) copies.Config {
 	return copies.Config{
 		Driver: d, Host: m.cfg.Name, HostAddr: m.cfg.Advertise, Dir: m.store.dir, Logger: m.log,
-		Emit: m.emitCopy,
+		Emit: m.emitCopy, Packages: m.packages,
 		Starved: func() bool {
 			v, _, ok := m.pool.Vitals(m.cfg.Name)
 			return ok && v.Pressure > starvedAbove

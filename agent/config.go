@@ -33,6 +33,9 @@ type Config struct {
 	NATS      []string // empty: embedded; else URLs of an existing NATS
 	Driver    string   // auto, process or systemd
 
+	ArtifactCache int64 // bytes that packages may have on this disk, those that are needed aside; default 10 GiB
+	ArtifactRate  int64 // bytes a second at which packages are fetched; 0: unbounded
+
 	Version string
 	Logger  *slog.Logger
 	Seams   Seams

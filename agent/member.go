@@ -27,6 +27,8 @@ const (
 	dirRaft     = "raft"
 	dirSerf     = "gossip"
 	dirEvents   = "events"
+
+	dirArtifacts = "artifacts"
 )
 
 // member is this host as part of one mesh. It is put together by newMember,
@@ -42,6 +44,7 @@ type member struct {
 	wires
 	brain
 	body
+	larder
 	story
 
 	founding []topology.Command // what a new mesh must still commit
@@ -109,6 +112,9 @@ func newMember(cfg *Config, adm admission, st *store, host hostDriver) (m *membe
 	if err := m.openWires(&opened); err != nil {
 		return nil, err
 	}
+	if err := m.openLarder(); err != nil {
+		return nil, err
+	}
 	m.door = &raftDoor{port: m.mux.Listener(trust.ALPNRaft), links: m.links, admit: m.admitRaft}
 	m.raft = newRaftSlot(st.path(dirRaft), m.addr, m.door.next, m.log)
 	m.raft.onMove = m.raftMoved
@@ -128,6 +134,7 @@ func newMember(cfg *Config, adm admission, st *store, host hostDriver) (m *membe
 		return nil, err
 	}
 	if m.slices.slice().MeshID != "" {
+		m.stockUp()
 		m.copies.Resume(m.slices.slice())
 	}
 	m.nats = &natsSlot{member: m, voted: map[string]time.Time{}}
@@ -258,6 +265,10 @@ func (m *member) raftMoved() {
 		id = n.ServerID()
 	}
 	m.tags.set(tagRaftID, id)
+	select {
+	case m.seated <- struct{}{}:
+	default:
+	}
 }
 
 // run runs the member until ctx ends, a part fails, or the host has left.
@@ -270,6 +281,7 @@ func (m *member) run(ctx context.Context) error {
 	}
 	services := []service{
 		{"recorder", m.recorder.Run},
+		{"packages", m.packages.Run},
 		{"copies", m.copies.Run},
 		{"mesh port", m.mux.Run},
 		{"gossip", m.pool.Run},
@@ -281,6 +293,7 @@ func (m *member) run(ctx context.Context) error {
 		{"api", func(ctx context.Context) error { return serveHTTP(ctx, m.mux.Listener(trust.ALPNH2), api) }},
 		{"slices", m.slices.run},
 		{"clearance", m.clearing.run},
+		{"stock", m.keepStock},
 		{"reports", newReporter(m).run},
 		{"leader", m.leader.run},
 		{"housekeeping", m.keepHouse},

@@ -41,20 +41,31 @@ type links struct {
 	id   *trust.Identity
 	net  Network
 	http *http.Transport
+	bulk *http.Transport // for packages: on connections of their own, so that nothing urgent queues behind them
 	// refuse tells why not to speak with who answers; nil: speak with any member.
 	refuse func(tls.ConnectionState) error
 }
 
 func newLinks(id *trust.Identity, network Network) *links {
-	l := &links{id: id, net: network, http: id.HTTPTransport()}
-	l.http.DialTLSContext = func(ctx context.Context, _, addr string) (net.Conn, error) {
+	l := &links{id: id, net: network}
+	l.http, l.bulk = l.transport(), l.transport()
+	l.bulk.IdleConnTimeout = 10 * time.Second
+	// Reads of a megabyte are answered in more than one ping's time where the
+	// network is slow.
+	l.bulk.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second}
+	return l
+}
+
+func (l *links) transport() *http.Transport {
+	t := l.id.HTTPTransport()
+	t.DialTLSContext = func(ctx context.Context, _, addr string) (net.Conn, error) {
 		return l.dial(ctx, addr, trust.ALPNH2)
 	}
 	// A peer that stopped answering must not hold requests until TCP gives up.
-	l.http.ResponseHeaderTimeout = 45 * time.Second
-	l.http.IdleConnTimeout = 2 * time.Minute
-	l.http.HTTP2 = &http.HTTP2Config{SendPingTimeout: 2500 * time.Millisecond, PingTimeout: 2 * time.Second}
-	return l
+	t.ResponseHeaderTimeout = 45 * time.Second
+	t.IdleConnTimeout = 2 * time.Minute
+	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 2500 * time.Millisecond, PingTimeout: 2 * time.Second}
+	return t
 }
 
 // dial opens a connection to the mesh port at addr that speaks proto, checked
@@ -83,4 +94,12 @@ func (l *links) client(addr string) *api.Client {
 	return api.New("https://"+addr, l.http, addr)
 }
 
-func (l *links) close() { l.http.CloseIdleConnections() }
+// bulkClient is client for what is large and not urgent.
+func (l *links) bulkClient(addr string) *api.Client {
+	return api.New("https://"+addr, l.bulk, addr)
+}
+
+func (l *links) close() {
+	l.http.CloseIdleConnections()
+	l.bulk.CloseIdleConnections()
+}

@@ -75,6 +75,16 @@ func (s *server) routes() {
 	s.mux.HandleFunc("GET /v1/logs/{app}", s.getLogs)
 	s.mux.HandleFunc("GET /v1/local/logs/{app}/{n}", s.getLocalLogs)
 
+	s.mux.HandleFunc("GET /v1/artifacts", s.atLeader(s.getArtifacts))
+	s.mux.HandleFunc("PUT /v1/artifacts/{digest}", s.putArtifact)
+	s.mux.HandleFunc("GET /v1/artifacts/{digest}", s.getArtifact)
+	s.mux.HandleFunc("DELETE /v1/artifacts/{digest}", s.atLeader(s.deleteArtifact))
+	s.mux.HandleFunc("POST /v1/artifacts/{digest}/spread", s.here(s.postSpread))
+	s.mux.HandleFunc("GET /v1/local/artifacts", s.here(s.getLocalArtifacts))
+	s.mux.HandleFunc("GET /v1/local/artifacts/{digest}", s.here(s.getLocalArtifact))
+	s.mux.HandleFunc("DELETE /v1/local/artifacts/{digest}", s.here(s.deleteLocalArtifact))
+	s.mux.HandleFunc("POST /v1/local/artifacts/{digest}/fetch", s.here(s.postFetch))
+
 	s.mux.HandleFunc("POST /v1/report", s.here(s.postReport))
 	s.mux.HandleFunc("GET /v1/slice", s.here(s.getSlice))
 	s.mux.HandleFunc("POST /v1/voter", s.here(s.postVoter))

@@ -155,6 +155,7 @@ func (w *sliceWatch) accept(sl topology.Slice) error {
 		told(sl)
 	}
 	if !same {
+		w.stockUp()
 		w.copies.Set(sl)
 		w.clearing.look()
 		if sl.Drain != topology.DrainNone && cur.Drain == topology.DrainNone && sl.Gone == nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/trust"
+	"github.com/ganglion-mesh/ganglion/workload/artifact"
 )
 
 // store is the agent's own corner of the data directory. Each file is written
@@ -83,6 +84,7 @@ func (s *store) forgetMesh() error {
 	for _, name := range []string{dirIdentity, dirRaft, dirSerf, fileFounding, fileSlice, filePeers, dirEvents} {
 		errs = append(errs, os.RemoveAll(s.path(name)))
 	}
+	errs = append(errs, artifact.RemoveStore(s.path(dirArtifacts)))
 	return errors.Join(append(errs, syncDir(s.dir))...)
 }
 

@@ -21,11 +21,11 @@ var notYet = map[string][]string{
 	"placement":  nil,
 	"lifecycle":  nil,
 	"checks":     {"app.shop.checks[4]"},
-	"web":        {"app.web.run.artifact", "reflex.shed-cache"},
+	"web":        {"reflex.shed-cache"},
 	"blue-green": nil,
 	"singleton":  {"app.billing.singleton"},
 	"schedule":   nil,
-	"once":       {"app.migrate.run.artifact"},
+	"once":       nil,
 	"reflexes":   {"app.queue.reflexes[0]", "reflex.disk-full", "reflex.link-watch"},
 }
 

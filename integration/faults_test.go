@@ -52,7 +52,7 @@ func TestWrongInput(t *testing.T) {
 		{"long name", "app \"" + strings.Repeat("x", 300) + "\" {\n" + run + "}", 2, []string{"name"}},
 		{"not yet", "app \"web\" {\n singleton = true\n" + run + "}", 2, []string{"yet", "singleton"}},
 		{"binary missing", "app \"nobin\" {\n run {\n command = [\"/no/such/binary\"]\n }\n}", 1, []string{"/no/such/binary"}},
-		{"artifact missing", "app \"noart\" {\n run {\n command = [\"./x\"]\n artifact = \"/no/such/dir\"\n }\n}", 1, []string{"/no/such/dir"}},
+		{"artifact missing", "app \"noart\" {\n run {\n command = [\"./x\"]\n artifact = \"/no/such/dir\"\n }\n}", 2, []string{"/no/such/dir"}},
 		{"no host fits", "app \"nofit\" {\n" + run + " place {\n require = [\"zone == 'mars'\"]\n }\n}", 1, []string{"zone == 'mars'"}},
 	} {
 		begun := time.Now()

@@ -1,10 +1,5 @@
 package intent
 
-import (
-	"path/filepath"
-	"strings"
-)
-
 // NotYet lists what in declares that no agent executes yet. Such an intent is
 // refused at apply, never accepted and ignored. It works on intents as written
 // and as normalized.
@@ -29,10 +24,6 @@ func (a App) NotYet() []Problem {
 		}
 	}
 	add(a.Singleton, "singleton", "singletons are not executed yet; use count = 1 if two at once do no harm")
-	if a.Run.Artifact != "" {
-		why := artifactNotYet(a.Run.Artifact)
-		add(why != "", "run.artifact", why)
-	}
 	for i, c := range a.Checks {
 		add(c.Type == CheckSmoke, index("checks", i), "smoke checks are not executed yet")
 	}
@@ -40,26 +31,4 @@ func (a App) NotYet() []Problem {
 		add(true, index("reflexes", i), "reflexes are not executed yet; remove the block")
 	}
 	return out
-}
-
-// artifactNotYet explains why an artifact cannot be used yet; it is empty for a
-// directory or a plain file that is already on the hosts.
-func artifactNotYet(artifact string) string {
-	const instead = "; for now name the absolute path of a directory or a plain file that is on the hosts"
-	switch {
-	case !filepath.IsAbs(artifact):
-		return "artifacts are not pushed or fetched yet" + instead
-	case isArchive(artifact):
-		return "archives are not unpacked yet" + instead
-	}
-	return ""
-}
-
-func isArchive(name string) bool {
-	for _, suffix := range []string{".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".tar.bz2", ".zip"} {
-		if strings.HasSuffix(strings.ToLower(name), suffix) {
-			return true
-		}
-	}
-	return false
 }

@@ -90,6 +90,8 @@ func (r Run) checkArtifact(f field) {
 		artifact.fail("%s: only https:// is fetched; besides it there are a local path and sha256:…", quote(r.Artifact))
 	case remote && r.Digest == "":
 		artifact.fail("%s needs run.digest, the sha256:… of what it serves", quote(r.Artifact))
+	case remote:
+		checkAddress(artifact, r.Artifact)
 	}
 	switch {
 	case r.Digest == "":

@@ -48,6 +48,7 @@ func TestValidAppPasses(t *testing.T) {
 func TestValidateRefuses(t *testing.T) {
 	long := strings.Repeat("x", 300)
 	number := func(n int) *int { return &n }
+	digest := "sha256:" + strings.Repeat("0", 64)
 	cases := []struct {
 		change func(a *App)
 		path   string // relative to the app
@@ -78,6 +79,8 @@ func TestValidateRefuses(t *testing.T) {
 		{func(a *App) { a.Run.Artifact = "sha256:beef" }, "run.artifact", "64 hex digits"},
 		{func(a *App) { a.Run.Artifact = "http://x/y" }, "run.artifact", "only https://"},
 		{func(a *App) { a.Run.Artifact = "https://x/y" }, "run.artifact", "needs run.digest"},
+		{func(a *App) { a.Run.Artifact, a.Run.Digest = "https://u:p@x/y", digest }, "run.artifact", "user or password"},
+		{func(a *App) { a.Run.Artifact, a.Run.Digest = "https:///y", digest }, "run.artifact", "not an address"},
 		{func(a *App) { a.Run.Artifact = "/srv/${host.name}" }, "run.artifact", "placeholders stand in"},
 		{func(a *App) { a.Run.Digest = "sha256:" + strings.Repeat("0", 64) }, "run.digest", "for an https:// artifact"},
 		{func(a *App) { a.Run.Env["GANGLION_APP"] = "x" }, "run.env.GANGLION_APP", "set by the agent"},

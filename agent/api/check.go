@@ -25,6 +25,9 @@ func CheckIntents(in intent.Intents) (intent.Intents, error) {
 			return in, Errorf(CodeInvalid, "app.%s.schedule: %v", a.Name, err)
 		}
 	}
+	if p := in.LocalArtifacts(); len(p) > 0 {
+		return in, Errorf(CodeInvalid, "%s", p[0].String())
+	}
 	if p := in.NotYet(); len(p) > 0 {
 		return in, Errorf(CodeNotYet, "%s", p[0].String())
 	}

@@ -16,7 +16,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ganglion-mesh/ganglion/agent/packages"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/intent"
 	"github.com/ganglion-mesh/ganglion/workload"
 )
 
@@ -26,6 +28,8 @@ type Config struct {
 	Host     string // this host's name
 	HostAddr string // where others reach this host
 	Dir      string // existing directory for the little that must survive a restart
+	// Packages provides the directories that copies run from. Nil: there are none.
+	Packages Packages
 	// Emit records an event and returns its id, empty if it could not be. It is
 	// called from many goroutines, and for exited between an exit and the
 	// restart: it may do one plain write and must not wait for anything.
@@ -59,6 +63,9 @@ func (c *Config) validate() error {
 	if c.Starved == nil {
 		c.Starved = func() bool { return false }
 	}
+	if c.Packages == nil {
+		c.Packages = none{}
+	}
 	if c.Jitter == nil {
 		c.Jitter = rand.Float64
 	}
@@ -73,6 +80,27 @@ func (c *Config) validate() error {
 	}
 	return nil
 }
+
+// Packages is where copies get what they run from. Neither method blocks.
+type Packages interface {
+	// Get tells how it stands with the package that run names, and sees to it that
+	// it comes. Of a run that names none it is ready, in no directory.
+	Get(run intent.Run) packages.State
+	// Changed returns a channel that is closed when a Get may answer differently.
+	Changed() <-chan struct{}
+}
+
+// none is a host without packages.
+type none struct{}
+
+func (none) Get(run intent.Run) packages.State {
+	if run.Artifact == "" {
+		return packages.State{Ready: true}
+	}
+	return packages.State{Failed: true, Why: "use artifact " + run.Artifact + ": this host has no packages"}
+}
+
+func (none) Changed() <-chan struct{} { return nil }
 
 // Manager owns all copies of a host. Its methods may be called from any
 // goroutine.

@@ -3,10 +3,7 @@ package copies
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,14 +16,14 @@ import (
 // order is one assignment made ready to be carried out: every placeholder is
 // filled, every rule read. It is not changed once made.
 type order struct {
-	id       workload.CopyID
-	target   workload.Target
-	spec     workload.Spec // without Package
-	artifact string
-	ports    map[string]int
-	static   map[string]bool // ports that the user chose
-	checks   []intent.Check
-	fault    error // why it cannot be carried out as it is
+	id     workload.CopyID
+	target workload.Target
+	spec   workload.Spec // without Package
+	run    intent.Run    // names the package
+	ports  map[string]int
+	static map[string]bool // ports that the user chose
+	checks []intent.Check
+	fault  error // why it cannot be carried out as it is
 }
 
 // newOrder never fails: what is wrong with an assignment is the state of its
@@ -34,10 +31,10 @@ type order struct {
 func (m *Manager) newOrder(a topology.Assignment) order {
 	p, app := a.Placement, a.Spec
 	o := order{
-		id:       workload.CopyID{App: p.App, N: p.N},
-		artifact: app.Run.Artifact,
-		ports:    p.Ports,
-		static:   map[string]bool{},
+		id:     workload.CopyID{App: p.App, N: p.N},
+		run:    app.Run,
+		ports:  p.Ports,
+		static: map[string]bool{},
 	}
 	for name, port := range app.Ports {
 		o.static[name] = port.Static != 0
@@ -117,28 +114,4 @@ func (f *filler) value(name string) (string, error) {
 		return strconv.Itoa(port), nil
 	}
 	return "", fmt.Errorf("this copy has no %s", name)
-}
-
-// packageOf returns the directory that an artifact on this host is used from: a
-// directory is the package itself, a plain file is a package with that file in
-// it, which is the directory that holds it.
-func packageOf(artifact string) (string, error) {
-	if artifact == "" {
-		return "", nil
-	}
-	if !filepath.IsAbs(artifact) {
-		return "", fmt.Errorf("use artifact %s: not yet; want an absolute path on the host", artifact)
-	}
-	info, err := os.Stat(artifact)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return "", fmt.Errorf("use artifact %s: it does not exist on this host; put it there, or place the app elsewhere", artifact)
-	case err != nil:
-		return "", fmt.Errorf("use artifact: %w", err)
-	case info.IsDir():
-		return filepath.Clean(artifact), nil
-	case !info.Mode().IsRegular():
-		return "", fmt.Errorf("use artifact %s: it is neither a file nor a directory", artifact)
-	}
-	return filepath.Dir(artifact), nil
 }

@@ -3,8 +3,6 @@ package copies
 import (
 	"errors"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,18 +47,12 @@ func TestPlaceholdersAreFilledEverywhere(t *testing.T) {
 
 // What cannot run says so at once, is tried again slowly, and hurts nobody else.
 func TestFaultsAreToldAtOnce(t *testing.T) {
-	dir := t.TempDir()
-	artifact := func(path string) func(*topology.Assignment) {
-		return func(a *topology.Assignment) { a.Spec.Run.Artifact = path }
-	}
 	for name, c := range map[string]struct {
 		edit func(*topology.Assignment)
 		why  string
 	}{
 		"binary":      {command("missing"), "does not exist"},
-		"artifact":    {artifact(filepath.Join(dir, "absent.tar")), "does not exist on this host"},
-		"relative":    {artifact("web.tar"), "not yet"},
-		"device":      {artifact(os.DevNull), "neither a file nor a directory"},
+		"artifact":    {artifact("sha256:gone"), "nobody has it"},
 		"placeholder": {command("sleep", "${port.nope}"), "port.nope"},
 		"signal":      {func(a *topology.Assignment) { a.Spec.Stop.Signal = "SIGWHAT" }, "SIGWHAT"},
 	} {
@@ -82,29 +74,6 @@ func TestFaultsAreToldAtOnce(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-func TestAnArtifactThatAppearsIsUsed(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "pkg", "web")
-	bubble(t, func(t *testing.T, r *rig) {
-		r.set(assign("web", 0, 1, func(a *topology.Assignment) { a.Spec.Run.Artifact = path }))
-		if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o644)); err != nil {
-			t.Fatal(err)
-		}
-		pass(61 * time.Second)
-		run := r.host.Running()
-		if len(run) != 1 || run[0].Spec.Package != filepath.Dir(path) {
-			t.Fatalf("%+v", run)
-		}
-		r.host.Kill(copyOf("web", 0), 9)
-		pass(time.Second)
-		if run := r.host.Running(); len(run) != 1 || run[0].Spec.Package != filepath.Dir(path) || run[0].Start != 2 {
-			t.Fatalf("after a restart: %+v", run)
-		}
-	})
-	if dir, err := packageOf(filepath.Dir(path)); err != nil || dir != filepath.Dir(path) {
-		t.Errorf("a directory is its own package: %q, %v", dir, err)
 	}
 }
 

@@ -38,6 +38,9 @@ type view struct {
 	held    map[string]int // ports of what runs
 	ports   map[string]int // ports to show
 	taken   []int
+
+	awaited *awaited // an order that waits for its package; nil: none
+	older   bool     // besides it, there is one before it that is carried out
 }
 
 // Reports returns all copies of this host, ordered by app and number.
@@ -89,6 +92,9 @@ func (v *view) report(id workload.CopyID, now time.Time) CopyReport {
 		if inst.Spec.Generation != v.st.Generation {
 			rep.Failed, rep.Restarts = false, max(inst.Start-1, 0)
 		}
+	}
+	if v.awaited != nil {
+		v.awaited.amend(&rep, v.older, now)
 	}
 	return rep
 }

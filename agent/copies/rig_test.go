@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/ganglion-mesh/ganglion/agent/packages"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/intent"
 	"github.com/ganglion-mesh/ganglion/workload"
@@ -27,6 +28,8 @@ type rig struct {
 
 	m    *Manager
 	kill func()
+
+	larder *larder
 
 	mu     sync.Mutex
 	events []Event
@@ -51,8 +54,12 @@ func bubble(t *testing.T, f func(t *testing.T, r *rig)) {
 
 func newRig(t *testing.T) *rig {
 	r := &rig{t: t, host: workloadtest.NewHost("h1"), bootID: "boot-1", begun: time.Now()}
+	r.larder = &larder{changed: make(chan struct{}), states: map[string]packages.State{
+		"sha256:gone": {Failed: true, Why: "nobody has it"},
+	}}
 	r.cfg = Config{
-		Driver: workloadtest.NewMemory(r.host), Host: "h1", HostAddr: "127.0.0.1", Dir: t.TempDir(),
+		Packages: r.larder,
+		Driver:   workloadtest.NewMemory(r.host), Host: "h1", HostAddr: "127.0.0.1", Dir: t.TempDir(),
 		Emit: r.emit, Jitter: func() float64 { return 0.5 },
 		BootClock: func() (string, time.Duration) { return r.bootID, time.Since(r.begun) + time.Hour },
 	}
@@ -89,6 +96,42 @@ func (r *rig) emit(e Event) string {
 }
 
 func id(n int) string { return "event-" + string(rune('a'+n)) }
+
+// larder has the packages that a test says it has.
+type larder struct {
+	mu      sync.Mutex
+	states  map[string]packages.State
+	changed chan struct{}
+}
+
+func (l *larder) Get(run intent.Run) packages.State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if run.Artifact == "" {
+		return packages.State{Ready: true}
+	}
+	return l.states[run.Artifact]
+}
+
+func (l *larder) Changed() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.changed
+}
+
+// stock changes the state of a package and lets the bubble come to rest.
+func (r *rig) stock(artifact string, st packages.State) {
+	r.larder.mu.Lock()
+	r.larder.states[artifact] = st
+	close(r.larder.changed)
+	r.larder.changed = make(chan struct{})
+	r.larder.mu.Unlock()
+	synctest.Wait()
+}
+
+func artifact(name string) func(*topology.Assignment) {
+	return func(a *topology.Assignment) { a.Spec.Run.Artifact = name }
+}
 
 // set hands the Manager a slice and lets the bubble come to rest.
 func (r *rig) set(as ...topology.Assignment) {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ganglion-mesh/ganglion/agent/packages"
 	"github.com/ganglion-mesh/ganglion/workload"
 )
 
@@ -27,7 +28,8 @@ type runner struct {
 	sup      *workload.Supervisor
 	spares   []workload.Handle // second ones of this copy, found at adoption
 	order    order
-	prepared bool // order.spec has its package
+	awaited  *awaited // the order after it, whose package is on its way; nil: none
+	prepared bool     // order.spec has its package
 	handle   workload.Handle
 	exits    <-chan workload.Exit
 	held     map[string]int
@@ -105,6 +107,8 @@ func (r *runner) run(ctx context.Context) {
 			wake = r.exited(ctx, exit)
 		case <-r.bell:
 			wake = r.readMail(ctx)
+		case <-r.arrival():
+			wake = r.consider(ctx, r.awaited.order)
 		case p := <-r.results:
 			if p.life == r.life {
 				wake = r.step(ctx, p.result)
@@ -186,6 +190,7 @@ func (r *runner) readMail(ctx context.Context) time.Time {
 		return r.step(ctx, workload.Tick{})
 	}
 	if in.order == nil {
+		r.awaited = nil
 		return r.step(ctx, workload.Want{})
 	}
 	// Before the order, so that a copy which the order starts is not started
@@ -193,16 +198,14 @@ func (r *runner) readMail(ctx context.Context) time.Time {
 	if in.restart && in.order.target.Generation == r.order.target.Generation {
 		r.step(ctx, workload.RestartAsked{})
 	}
-	r.takeOrder(*in.order)
-	return r.step(ctx, workload.Want{Target: &in.order.target})
+	return r.consider(ctx, *in.order)
 }
 
 // takeOrder makes o the order, with its package if it is there: for a copy that
 // already runs the next start may be a fast one.
-func (r *runner) takeOrder(o order) {
-	dir, err := packageOf(o.artifact)
-	o.spec.Package = dir
-	r.order, r.prepared = o, err == nil && o.fault == nil
+func (r *runner) takeOrder(o order, st packages.State) {
+	o.spec.Package = st.Dir
+	r.order, r.prepared = o, st.Ready && o.fault == nil
 	inst := r.sup.Status().Instance
 	if r.probes == nil && inst != nil && inst.Spec.Generation == o.target.Generation {
 		r.makeProbes()
@@ -304,11 +307,14 @@ func (r *runner) prepare() *workload.StartFailed {
 	if o.fault != nil {
 		return &workload.StartFailed{Kind: workload.FailedForGood, Why: o.fault.Error()}
 	}
-	dir, err := packageOf(o.artifact)
-	if err != nil {
-		return &workload.StartFailed{Kind: workload.FailedForGood, Why: err.Error()}
+	st := r.m.cfg.Packages.Get(o.run)
+	switch {
+	case st.Failed:
+		return &workload.StartFailed{Kind: workload.FailedForGood, Why: st.Why}
+	case !st.Ready: // it was there, and somebody took it away
+		return &workload.StartFailed{Kind: workload.FailedWaiting, Why: st.Why}
 	}
-	o.spec.Package, r.prepared = dir, true
+	o.spec.Package, r.prepared = st.Dir, true
 	return r.probePorts(o)
 }
 
@@ -360,6 +366,12 @@ func (r *runner) publish() {
 		if v.version = inst.Spec.Version; inst.Spec.Generation != r.order.target.Generation {
 			v.ports = r.held
 		}
+	}
+	v.awaited = r.awaited
+	if v.version == "" && v.awaited != nil {
+		v.version = v.awaited.order.target.Version
+	} else if v.awaited != nil {
+		v.older = st.Instance != nil || r.order.target.Stopped == ""
 	}
 	r.m.mu.Lock()
 	defer r.m.mu.Unlock()

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ganglion-mesh/ganglion/agent"
+	"github.com/ganglion-mesh/ganglion/intent"
 )
 
 func (c *cli) agentCommand() *cobra.Command {
@@ -93,8 +94,26 @@ func (v values) config() (agent.Config, error) {
 			return cfg, err
 		}
 	}
+	if cfg.ArtifactCache, err = parseSize(v["artifact_cache"]); err != nil {
+		return cfg, err
+	}
+	if cfg.ArtifactRate, err = parseSize(v["artifact_rate"]); err != nil {
+		return cfg, err
+	}
 	cfg.NATS, err = parseNATS(v["nats"])
 	return cfg, err
+}
+
+// parseSize reads a size; 0 if there is none.
+func parseSize(v value) (int64, error) {
+	if v.text == "" {
+		return 0, nil
+	}
+	var b intent.Bytes
+	if err := b.UnmarshalText([]byte(v.text)); err != nil || b == 0 {
+		return 0, fmt.Errorf("%s: %q: want a size such as 500MiB or 10GiB", v.from, v.text)
+	}
+	return int64(b), nil
 }
 
 func parsePorts(v value) (agent.Ports, error) {

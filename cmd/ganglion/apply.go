@@ -34,7 +34,10 @@ Go program that calls intent.Main, or - for the JSON that such a program prints.
 Apply is additive: it changes what it names and leaves the rest. With
 --prune --set NAME it also removes what an earlier apply of that set named and
 this one no longer does. It ends with 0 only when everything it declared runs
-and passes its checks.`,
+and passes its checks.
+
+A run.artifact that is a local file or directory, relative to PATH, is packed and
+pushed first: what is committed names it by the digest of its content.`,
 		Args: args(cobra.ExactArgs(1)),
 	}
 	cmd.Flags().StringVar(&a.set, "set", "", "name of the set that this apply belongs to")
@@ -57,11 +60,19 @@ func (a *applying) run(ctx context.Context, path string) error {
 	if len(in.Apps)+len(in.Reflexes) == 0 && !a.prune {
 		return usagef("apply %s: it declares nothing", path)
 	}
+	bag, err := a.pack(ctx, &in, path)
+	if err != nil {
+		return err
+	}
+	defer bag.close()
 	client, err := a.dial()
 	if err != nil {
 		return err
 	}
 	defer client.CloseIdle()
+	if err := bag.push(ctx, client, !a.format.json()); err != nil {
+		return fmt.Errorf("apply: %w", err)
+	}
 	var resp api.ApplyResponse
 	req := api.ApplyRequest{Intents: in, Set: a.set, Prune: a.prune}
 	if err := client.PostOnce(ctx, "/v1/apply", newKey(), req, &resp); err != nil {

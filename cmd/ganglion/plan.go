@@ -84,6 +84,11 @@ func (c *cli) plan(ctx context.Context, req api.ApplyRequest, args []string, fro
 		if req.Intents, err = c.readIntents(ctx, args[0]); err != nil {
 			return preview, err
 		}
+		bag, err := c.pack(ctx, &req.Intents, args[0]) // for the digests alone
+		if err != nil {
+			return preview, err
+		}
+		bag.close()
 	}
 	var err error
 	if from != "" {

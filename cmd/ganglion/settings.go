@@ -44,6 +44,8 @@ var settings = []setting{
 	{"nats", kindList, "embedded, or nats://… of existing servers (default embedded)"},
 	{"nats_stream", kindBool, "keep events in embedded JetStream (not yet)"},
 	{"http", kindText, "address of the dashboard and metrics (not yet)"},
+	{"artifact_cache", kindText, "disk that packages may take, those in use aside (default 10GiB)"},
+	{"artifact_rate", kindText, "how fast packages are fetched, a second: 20MiB (default unbounded)"},
 	{"driver", kindText, "auto, systemd or process (default auto)"},
 	{"allow_run", kindBool, "let reflexes run hooks on this host (not yet)"},
 }

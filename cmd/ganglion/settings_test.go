@@ -56,6 +56,8 @@ nats_stream = false
 http        = "off"
 driver      = "process"
 allow_run   = false
+artifact_cache = "2GiB"
+artifact_rate  = "20MiB"
 `
 
 func TestEveryKeyParses(t *testing.T) {
@@ -69,6 +71,7 @@ func TestEveryKeyParses(t *testing.T) {
 		Seeds: []string{"a", "b:1"}, TokenFile: "/t", Labels: map[string]string{"zone": "a", "rack": "7,8"}, Voter: "never",
 		Ports: agent.Ports{Gossip: 1, Mesh: 0, NATS: 4222, NATSCluster: 6222}, PortRange: [2]int{100, 200},
 		NATS: []string{"nats://x:4222"}, Driver: "process", Version: version,
+		ArtifactCache: 2 << 30, ArtifactRate: 20 << 20,
 	}
 	if !reflect.DeepEqual(cfg, wanted) {
 		t.Errorf("got  %+v\nwant %+v", cfg, wanted)

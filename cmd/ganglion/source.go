@@ -126,3 +126,8 @@ func parseIntents(from string, b []byte) (intent.Intents, error) {
 	}
 	return in, nil
 }
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}

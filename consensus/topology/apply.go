@@ -79,7 +79,7 @@ func (s *State) Apply(index uint64, c Command) (*State, Result) {
 	if r := t.do(c); r != nil {
 		return refuse(r)
 	}
-	next := t.commit(kind, c.RequestID)
+	next := t.commit(s, kind, c.RequestID)
 	return next, Result{Revision: next.revision, Changed: t.changed}
 }
 
@@ -139,9 +139,10 @@ func (t *txn) do(c Command) *Rejected {
 
 // commit closes the books: unused versions go, the indexes of touched slices
 // move, the request is remembered.
-func (t *txn) commit(kind, requestID string) *State {
+func (t *txn) commit(before *State, kind, requestID string) *State {
 	for name := range t.dirty { // order does not matter: each app for itself
 		t.forgetVersions(name)
+		t.touchPackages(before, name)
 	}
 	for name := range t.touched {
 		if e, ok := t.hosts.Get([]byte(name)); ok {

@@ -130,7 +130,8 @@ type Slice struct {
 	Index       uint64       `json:"index"`
 	Drain       Drain        `json:"drain"`
 	Assignments []Assignment `json:"assignments"`
-	Leases      []HeldLease  `json:"leases,omitempty"` // of singletons that this host has, by app; also of apps it is to run no more
+	Packages    []Package    `json:"packages,omitempty"` // of every kept version of the apps assigned here
+	Leases      []HeldLease  `json:"leases,omitempty"`   // of singletons that this host has, by app; also of apps it is to run no more
 
 	Removing bool        `json:"removing,omitempty"` // as of the Host
 	Revoked  []string    `json:"revoked,omitempty"`  // ids of hosts that are to be refused, sorted

@@ -162,6 +162,7 @@ func (s *State) Slice(host string) Slice {
 		app, _ := s.apps.Get([]byte(p.App))
 		slice.Assignments = append(slice.Assignments, app.assignment(*p))
 	}
+	slice.Packages = s.packagesOn(host)
 	return slice
 }
 

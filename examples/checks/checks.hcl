@@ -3,7 +3,7 @@
 app "shop" {
   run {
     command  = ["./shop"]
-    artifact = "/opt/shop"
+    artifact = "./shop"
   }
   port "http" {}
   port "admin" {}

@@ -9,7 +9,7 @@ func main() {
 	intent.Main(func(m *intent.Mesh) {
 		m.App(intent.App{
 			Name:  "shop",
-			Run:   intent.Run{Command: []string{"./shop"}, Artifact: "/opt/shop"},
+			Run:   intent.Run{Command: []string{"./shop"}, Artifact: "./shop"},
 			Ports: map[string]intent.Port{"http": {}, "admin": {}},
 			Checks: []intent.Check{
 				{

@@ -4,7 +4,7 @@ app "worker" {
   count = 6
   run {
     command  = ["bin/worker", "--id", "${copy.n}"]
-    artifact = "/opt/worker"
+    artifact = "./worker"
     dir      = "share"
   }
   update {

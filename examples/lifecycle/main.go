@@ -10,7 +10,7 @@ func main() {
 		m.App(intent.App{
 			Name:  "worker",
 			Count: &copies,
-			Run:   intent.Run{Command: []string{"bin/worker", "--id", "${copy.n}"}, Artifact: "/opt/worker", Dir: "share"},
+			Run:   intent.Run{Command: []string{"bin/worker", "--id", "${copy.n}"}, Artifact: "./worker", Dir: "share"},
 			Update: intent.Update{
 				Strategy: intent.StrategyRolling, Parallel: 2,
 				HealthyFor: 10 * intent.Second, Deadline: 5 * intent.Minute, OnFailure: intent.OnFailureHold,

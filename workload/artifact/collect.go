@@ -139,7 +139,7 @@ func (s *Store) dropParts(wanted map[Digest]bool) error {
 func (s *Store) isFetched(d Digest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.parts[d]
+	return s.parts[d] != nil
 }
 
 // loadOrder reads in what order packages were used. It is a hint: without it all

@@ -99,18 +99,19 @@ type Request struct {
 // something else, a *SpaceError if there is no room for it.
 func (f *Fetcher) Fetch(ctx context.Context, r Request) error {
 	s := f.cfg.Store
-	if s.Has(r.Digest) {
-		return nil
-	}
-	if err := s.claimPart(r.Digest); err != nil {
+	if err := s.claimPart(ctx, r.Digest); err != nil {
 		return err
 	}
 	defer s.releasePart(r.Digest)
+	if s.Has(r.Digest) {
+		return nil
+	}
 	if r.Progress == nil {
 		r.Progress = func(int64, int64, string) {}
 	}
 	var errs []error
-	for _, g := range f.ask(ctx, r) {
+	groups, silent := f.ask(ctx, r)
+	for _, g := range groups {
 		err := f.fromGroup(ctx, r, g)
 		if err == nil {
 			s.dropPart(r.Digest)
@@ -129,8 +130,10 @@ func (f *Fetcher) Fetch(ctx context.Context, r Request) error {
 		}
 		errs = append(errs, err)
 	}
-	if len(errs) == 0 {
-		return fmt.Errorf("fetch package %s: %w at any of %d hosts", r.Digest.Short(), ErrAbsent, len(r.Sources))
+	if silent > 0 { // one of them may have it
+		errs = append(errs, fmt.Errorf("%d of %d hosts could not be asked", silent, len(r.Sources)))
+	} else if len(errs) == 0 {
+		errs = append(errs, fmt.Errorf("%w at any of %d hosts", ErrAbsent, len(r.Sources)))
 	}
 	return fmt.Errorf("fetch package %s: %w", r.Digest.Short(), errors.Join(errs...))
 }
@@ -148,11 +151,11 @@ type group struct {
 }
 
 // ask asks all sources what they have. They are grouped by what they say, the
-// most numerous first: honest ones agree.
-func (f *Fetcher) ask(ctx context.Context, r Request) []group {
+// most numerous first: honest ones agree. Silent is how many did not answer.
+func (f *Fetcher) ask(ctx context.Context, r Request) (groups []group, silent int) {
 	ctx, cancel := context.WithTimeout(ctx, f.cfg.Ask)
 	defer cancel()
-	found := make([]*Described, len(r.Sources))
+	found, mute := make([]*Described, len(r.Sources)), make([]bool, len(r.Sources))
 	var asking sync.WaitGroup
 	for i, src := range r.Sources {
 		asking.Go(func() {
@@ -163,13 +166,16 @@ func (f *Fetcher) ask(ctx context.Context, r Request) []group {
 			if err == nil {
 				found[i] = &d
 			} else if !errors.Is(err, ErrAbsent) {
+				mute[i] = true
 				f.cfg.Logger.Debug("ask for a package", "package", r.Digest.Short(), "host", src.String(), "error", err)
 			}
 		})
 	}
 	asking.Wait()
-	var groups []group
 	for i, d := range found {
+		if mute[i] {
+			silent++
+		}
 		if d == nil {
 			continue
 		}
@@ -183,7 +189,7 @@ func (f *Fetcher) ask(ctx context.Context, r Request) []group {
 		}
 	}
 	slices.SortStableFunc(groups, func(a, b group) int { return cmp.Compare(len(b.sources), len(a.sources)) })
-	return groups
+	return groups, silent
 }
 
 // fromGroup fetches from sources that agree on what the package is.

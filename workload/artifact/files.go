@@ -55,6 +55,9 @@ func (s *Store) writeJSON(path string, v any) error {
 	return err
 }
 
+// RemoveStore removes a store that nobody has open, with all that is in it.
+func RemoveStore(dir string) error { return removeTree(dir) }
+
 // removeTree removes a directory whose own directories may not be writable, as
 // those of unpacked packages are.
 func removeTree(dir string) error {

@@ -2,6 +2,7 @@ package artifact
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -25,20 +26,31 @@ type part struct {
 	left int
 }
 
-// claimPart sees to it that nobody else fetches d into this store.
-func (s *Store) claimPart(d Digest) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.parts[d] {
-		return fmt.Errorf("fetch package %s: it is being fetched already", d.Short())
+// claimPart sees to it that nobody else fetches d into this store: it waits until
+// whoever does has ended.
+func (s *Store) claimPart(ctx context.Context, d Digest) error {
+	for {
+		s.mu.Lock()
+		ended := s.parts[d]
+		if ended == nil {
+			s.parts[d] = make(chan struct{})
+		}
+		s.mu.Unlock()
+		if ended == nil {
+			return nil
+		}
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	s.parts[d] = true
-	return nil
 }
 
 func (s *Store) releasePart(d Digest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	close(s.parts[d])
 	delete(s.parts, d)
 }
 

@@ -59,9 +59,9 @@ type Store struct {
 
 	mu      sync.Mutex
 	entries map[Digest]*entry
-	parts   map[Digest]bool // being fetched now
-	noSync  bool            // for the fuzzer, which would wait for nothing else
-	clock   uint64          // rises with each use; an order, no time
+	parts   map[Digest]chan struct{} // being fetched now; closed when that ends
+	noSync  bool                     // for the fuzzer, which would wait for nothing else
+	clock   uint64                   // rises with each use; an order, no time
 }
 
 // entry is what is known of a package that is here, whole or unpacked.
@@ -107,7 +107,7 @@ func Open(cfg Config) (*Store, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg, entries: map[Digest]*entry{}, parts: map[Digest]bool{}}
+	s := &Store{cfg: cfg, entries: map[Digest]*entry{}, parts: map[Digest]chan struct{}{}}
 	if err := s.makeDirs(); err != nil {
 		return nil, fmt.Errorf("open artifact store: %w", err)
 	}

@@ -39,6 +39,7 @@ type tree struct {
 	root   *os.Root // nil: check alone
 	lim    Limits
 	packed int64 // bytes of the package
+	plain  bool  // it is no archive
 
 	names map[string]kind
 	dirs  []string

@@ -84,6 +84,7 @@ func unpack(ctx context.Context, t *tree, f file, plain string) (Digest, error) 
 		if plain == "" {
 			return "", refused("it is no archive, and nothing says what its file is called; pack it with ganglion artifact push")
 		}
+		t.plain = true
 		err = t.file(plain, true, r)
 	default:
 		err = untarAs(ctx, form, t, r)
@@ -229,13 +230,14 @@ func Check(ctx context.Context, f *os.File, plain string, lim Limits) error {
 	return err
 }
 
-// treeName is the directory that a package is unpacked to. A plain file is named
-// by who uses it, so that its name is part of it.
-func treeName(d Digest, plain string) string {
-	if plain = cleanName(plain); plain == "" {
-		return d.hex()
+// treeNames are the directories that a package may be unpacked to: that of an
+// archive, and that of a plain file, which is named by who uses it.
+func treeNames(d Digest, plain string) []string {
+	names := []string{d.hex()}
+	if plain = cleanName(plain); plain != "" {
+		names = append(names, d.hex()+"."+plain)
 	}
-	return d.hex() + "." + plain
+	return names
 }
 
 func digestOfTree(name string) (Digest, error) {
@@ -243,24 +245,30 @@ func digestOfTree(name string) (Digest, error) {
 	return ParseDigest(digestPrefix + hexed)
 }
 
-// Tree returns the directory that a package is, or will be, unpacked to, and
-// whether it is. Plain is as for Unpack.
+// Tree returns the directory that a package is unpacked to, and whether it is.
+// Plain is as for Unpack.
 func (s *Store) Tree(d Digest, plain string) (dir string, ok bool) {
-	name := treeName(d, plain)
-	dir = s.path(dirTrees, name)
-	s.mu.Lock()
-	e := s.entries[d]
-	if e != nil {
-		_, ok = e.trees[name]
-	}
-	s.mu.Unlock()
-	if ok {
-		if _, err := os.Lstat(dir); err != nil {
-			return dir, false // somebody took it away: unpack it again
+	for _, name := range treeNames(d, plain) {
+		if dir = s.path(dirTrees, name); !s.hasTree(d, name) {
+			continue
 		}
-		s.use(d)
+		if _, err := os.Lstat(dir); err == nil { // else somebody took it away
+			s.use(d)
+			return dir, true
+		}
 	}
-	return dir, ok
+	return "", false
+}
+
+func (s *Store) hasTree(d Digest, name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.entries[d]
+	if e == nil {
+		return false
+	}
+	_, ok := e.trees[name]
+	return ok
 }
 
 // Unpack unpacks a package that is here, once, and returns its directory: read-
@@ -292,6 +300,11 @@ func (s *Store) Unpack(ctx context.Context, d Digest, plain string) (string, err
 	if err != nil {
 		return "", fmt.Errorf("unpack package %s: %w", d.Short(), err)
 	}
+	names := treeNames(d, plain)
+	if !t.plain {
+		names = names[:1]
+	}
+	dir = s.path(dirTrees, names[len(names)-1])
 	if err := s.placeTree(temp, dir, d, t); err != nil {
 		return "", fmt.Errorf("unpack package %s: %w", d.Short(), err)
 	}
