@@ -66,7 +66,7 @@ func (p *planner) jobStatus(a *appPlan, reasons []Unplaced, held string) AppStat
 	if sched := a.compile().schedule; a.Job.Schedule == a.Spec.Schedule && !a.Stopped {
 		st.Next = sched.Next(latest(unix(a.Job.From), p.obs.Now))
 	}
-	st.State, st.Why = a.jobState(st)
+	st.State, st.Why = a.jobState(st, why)
 	return st
 }
 
@@ -103,8 +103,9 @@ func (a *appPlan) toBegin() bool {
 }
 
 // jobState sums up. A one-shot is steady once it is done; a schedule is, as long
-// as its last run did not fail.
-func (a *appPlan) jobState(st AppStatus) (AppState, string) {
+// as its last run did not fail and the present one has a place. Unplaced is why
+// it has none.
+func (a *appPlan) jobState(st AppStatus, unplaced string) (AppState, string) {
 	run, active := a.Job.Run, a.Job.active()
 	failed := !active && run.Outcome == RunFailed && run.Version == a.Version || active && a.Job.Last.Outcome == RunFailed && a.Job.Last.Version == a.Version
 	switch {
@@ -128,8 +129,8 @@ func (a *appPlan) jobState(st AppStatus) (AppState, string) {
 		next = "next due at " + stamp(st.Next)
 	}
 	switch {
-	case active && a.running() == nil:
-		return AppDegraded, fmt.Sprintf("the run due at %s has no place; %s", stamp(unix(run.Due)), next)
+	case active && a.running() == nil && unplaced != "":
+		return AppDegraded, fmt.Sprintf("its run has no place: %s; %s", unplaced, next)
 	case failed:
 		return AppDegraded, fmt.Sprintf("the last run: %s; %s", a.Job.Last.told(), next)
 	case a.Job.Last.Outcome != "":

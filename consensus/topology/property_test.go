@@ -27,6 +27,8 @@ func drawApp(t *rapid.T) intent.App {
 		Name: names.Draw(t, "name"), Count: rapid.Ptr(rapid.SampledFrom([]int{-1, 0, 1, 3, 10001}), true).Draw(t, "count"),
 		PerHost: rapid.Bool().Draw(t, "per_host"), Singleton: rapid.IntRange(0, 9).Draw(t, "singleton") == 0,
 	}
+	a.Once = rapid.IntRange(0, 4).Draw(t, "once") == 0
+	a.Schedule = rapid.SampledFrom([]string{"", "", "", "@every 1h", "@daily", "odd"}).Draw(t, "schedule")
 	a.Run.Command = rapid.SliceOfN(texts, 0, 2).Draw(t, "command")
 	a.Run.User = rapid.SampledFrom([]string{"", "", "root"}).Draw(t, "user")
 	a.Ports = rapid.MapOfN(rapid.SampledFrom([]string{"p", "q"}), rapid.Custom(func(t *rapid.T) intent.Port {
@@ -51,7 +53,7 @@ func drawPlacement(t *rapid.T) Placement {
 
 func drawCommand(t *rapid.T) Command {
 	c := Command{RequestID: rapid.SampledFrom([]string{"", "", "r1", "r2"}).Draw(t, "request")}
-	switch rapid.IntRange(0, 13).Draw(t, "kind") {
+	switch rapid.IntRange(0, 14).Draw(t, "kind") {
 	case 0:
 		c.Found = &Found{MeshID: texts.Draw(t, "id"), Name: names.Draw(t, "name")}
 	case 1, 2, 3:
@@ -81,6 +83,11 @@ func drawCommand(t *rapid.T) Command {
 			Put:    rapid.SliceOfN(rapid.Custom(drawPlacement), 0, 3).Draw(t, "put"),
 			Remove: []CopyKey{{names.Draw(t, "app"), numbers.Draw(t, "n")}},
 		}
+	case 14:
+		c.RecordRuns = &RecordRuns{Runs: []RunRecord{{
+			App: names.Draw(t, "app"), Of: rapid.Uint64Range(0, 30).Draw(t, "of"), Begin: rapid.Bool().Draw(t, "begin"),
+			Outcome: rapid.SampledFrom([]RunOutcome{"", RunDone, RunFailed, "odd"}).Draw(t, "outcome"), Due: rapid.Int64Range(0, 9).Draw(t, "due"),
+		}}}
 	case 13:
 		c.SetRollout = &SetRollout{App: names.Draw(t, "app"), Rollout: Rollout{Version: texts.Draw(t, "version"), Outcome: rapid.SampledFrom([]Outcome{"", OutcomeDone, OutcomeHeld}).Draw(t, "outcome")}}
 	}
@@ -90,6 +97,7 @@ func drawCommand(t *rapid.T) Command {
 func drawObservations(t *rapid.T) Observations {
 	obs := Observations{
 		Hosts: map[string]HostObs{}, Settled: rapid.IntRange(0, 5).Draw(t, "settled") > 0, GateShut: rapid.Bool().Draw(t, "gate"),
+		Now: noon.Add(time.Duration(rapid.Int64Range(-1e9, 1e9).Draw(t, "now")) * time.Second),
 	}
 	for _, name := range []string{"a", "b", "c"} {
 		o := HostObs{
@@ -104,6 +112,7 @@ func drawObservations(t *rapid.T) Observations {
 			o.Copies[CopyKey{app, rapid.IntRange(0, 2).Draw(t, "n")}] = CopyObs{
 				Generation: rapid.Uint64Range(0, 30).Draw(t, "generation"), Ready: rapid.Bool().Draw(t, "ready"),
 				ReadyFor: time.Hour, Age: time.Hour, Failed: rapid.IntRange(0, 4).Draw(t, "failed") == 0,
+				Done:  rapid.Uint64Range(0, 30).Draw(t, "done"),
 				State: rapid.SampledFrom([]CopyState{CopyRunning, CopyStopped, CopyFailed, "odd"}).Draw(t, "state"),
 			}
 		}
