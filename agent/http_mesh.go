@@ -34,6 +34,9 @@ func (s *server) getMesh(r *http.Request, _ []byte) (any, error) {
 			m.Voters = append(m.Voters, p.Name)
 		}
 	}
+	if d := s.leader.last.Load(); d != nil {
+		m.Held = heldWhy(*d)
+	}
 	return m, nil
 }
 
@@ -69,6 +72,19 @@ func (s *server) quorum() []api.Peer {
 	return out
 }
 
+// heldWhy says why the copies of lost hosts stay where they are, or would.
+func heldWhy(d topology.Decision) string {
+	switch {
+	case d.Held != "":
+		return d.Held
+	case d.GateShut && d.Calm:
+		return "too many hosts looked unhealthy a moment ago: until it has been calm for a while, lost hosts would keep their copies"
+	case d.GateShut:
+		return "too many hosts look unhealthy to believe it: lost hosts would keep their copies"
+	}
+	return ""
+}
+
 // getHosts lists all hosts of the roster, and those that gossip knows besides.
 func (s *server) getHosts(r *http.Request, _ []byte) (any, error) {
 	state, err := s.settled(r.Context())
@@ -85,18 +101,37 @@ func (s *server) getHosts(r *http.Request, _ []byte) (any, error) {
 			roles[p.Name] = roleVoter
 		}
 	}
-	members := byName(s.pool.Members())
+	members, obs := byName(s.pool.Members()), s.observations(state)
 	out := []api.Host{}
 	for _, h := range state.Hosts() {
-		out = append(out, s.hostLine(state, h, members[h.Name], roles[h.Name], now))
+		line := s.hostLine(state, h, members[h.Name], roles[h.Name], now)
+		if line.Status == string(gossip.StatusAlive) && doubtful(obs.Hosts[h.Name]) {
+			line.Status = statusSuspect
+		}
+		out = append(out, line)
 	}
 	return out, nil
+}
+
+// statusSuspect is the status of a host that gossip calls alive and that does
+// not report to the leader.
+const statusSuspect = "suspect"
+
+// copiesOn counts the copies that a host has, or is to have: what runs of jobs
+// have left there is none.
+func copiesOn(state *topology.State, host string) (n int) {
+	for _, p := range state.PlacementsOn(host) {
+		if !state.Spent(p) {
+			n++
+		}
+	}
+	return n
 }
 
 func (s *server) hostLine(state *topology.State, h topology.Host, m gossip.Member, role string, now time.Time) api.Host {
 	line := api.Host{
 		Name: h.Name, Addr: m.Addr, Status: string(m.Status), Drain: h.Drain, Role: role,
-		Labels: map[string]string{}, Copies: len(state.PlacementsOn(h.Name)), Vitals: s.vitalsOf(h.Name),
+		Labels: map[string]string{}, Copies: copiesOn(state, h.Name), Vitals: s.vitalsOf(h.Name),
 	}
 	if role == "" {
 		line.Role = roleAgent

@@ -131,6 +131,7 @@ func (l *leaderLoop) step(ctx context.Context, node *consensus.Node, state *topo
 	obs := l.obs.observe(state.Hosts(), members, now)
 	obs.GateShut, obs.CalmFor = l.gate.shut, l.gate.calmFor(now)
 	l.teller.obs = obs
+	l.teller.doubts(obs, state.Revision())
 	d := topology.Decide(state, obs)
 	l.gate.update(d.GateShut, d.Calm, now)
 	if before := l.last.Swap(&d); d.Held != "" && (before == nil || before.Held != d.Held) {

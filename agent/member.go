@@ -362,11 +362,20 @@ func (m *member) shareVitals(ctx context.Context) error {
 				Copies: len(m.copies.Reports()),
 			}))
 		}
-		if !sleep(ctx, m.pool.RefreshInterval()) {
+		pause := m.pool.RefreshInterval()
+		_, before := copies.BootClock()
+		if !sleep(ctx, pause) {
 			return nil
+		}
+		if _, now := copies.BootClock(); now-before >= pause+pausedFrom {
+			m.emit(events.New(events.HostSubject(m.cfg.Name), events.HostPaused{GapMS: (now - before - pause).Milliseconds()}))
 		}
 	}
 }
+
+// pausedFrom is how much longer than asked for a sleep of the agent must last to
+// be told: the host was suspended, or had no time for the agent.
+const pausedFrom = 2 * time.Second
 
 // vitalsEventEvery is how often a host's vitals become an event: rarely, so
 // that they do not push what happened out of the recorder.

@@ -19,6 +19,7 @@ type teller struct {
 	seen  map[string]gossip.Member
 	begun map[string]time.Time        // when a rollout or a drain began, by what it is of
 	why   map[topology.CopyKey]string // reasons told for copies without a place
+	doubt map[string]time.Time        // since when each host that gossip calls alive has not reported
 	// skipped holds, by app, the run for which it was told that others are
 	// skipped.
 	skipped map[string]uint64
@@ -26,11 +27,12 @@ type teller struct {
 }
 
 func newTeller(host string, emit func(events.Draft) string) *teller {
-	return &teller{emit: emit, host: host, begun: map[string]time.Time{}, why: map[topology.CopyKey]string{}, skipped: map[string]uint64{}}
+	return &teller{emit: emit, host: host, begun: map[string]time.Time{}, doubt: map[string]time.Time{}, why: map[topology.CopyKey]string{}, skipped: map[string]uint64{}}
 }
 
 func (t *teller) elected(term, revision uint64) {
 	t.seen = nil // what this host saw before it led was the last leader's to tell
+	t.doubt = map[string]time.Time{}
 	t.emit(events.New(events.LeaderSubject(t.host), events.LeaderElected{Term: term}).With("", revision))
 }
 
@@ -59,6 +61,32 @@ func (t *teller) members(now []gossip.Member, state *topology.State) {
 	}
 	t.seen = next
 }
+
+// doubts tells of hosts that gossip still calls alive and that the leader itself
+// does not hear from, and when it hears from them again. What gossip calls dead
+// is told by members.
+func (t *teller) doubts(obs topology.Observations, revision uint64) {
+	for _, host := range sortedKeys(obs.Hosts) {
+		o := obs.Hosts[host]
+		since, doubted := t.doubt[host]
+		switch {
+		case !o.Alive:
+			delete(t.doubt, host)
+		case doubtful(o) && !doubted:
+			t.doubt[host] = time.Now().Add(-o.ReportAge)
+			t.emit(events.New(events.HostSubject(host), events.HostSuspect{
+				Reason: "gossip reaches it, but it has not reported to the leader for " + o.ReportAge.Round(100*time.Millisecond).String(),
+			}).With("", revision))
+		case !doubtful(o) && doubted:
+			delete(t.doubt, host)
+			t.emit(events.New(events.HostSubject(host), events.HostRecovered{AfterMS: time.Since(since).Milliseconds()}).With("", revision))
+		}
+	}
+}
+
+// doubtful tells whether a host is suspect: gossip says that it is alive, the
+// leader's own evidence does not. memberlist's suspicions are not let out.
+func doubtful(o topology.HostObs) bool { return o.Alive && !o.Left && o.ReportAge >= missedReport }
 
 // intent tells a committed change of an intent, and the rollout it begins.
 func (t *teller) intent(c intent.Change, revision uint64) {

@@ -39,6 +39,7 @@ type Mesh struct {
 	Leader   string   `json:"leader"`
 	Voters   []string `json:"voters"`
 	Frozen   *Frozen  `json:"frozen"`
+	Held     string   `json:"held,omitempty"` // why the copies of lost hosts stay where they are
 }
 
 // Frozen says that automatic action is stopped, since which epoch and for what.

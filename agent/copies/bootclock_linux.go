@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bootClock tells which boot of the host this is, and for how long it has been
+// BootClock tells which boot of the host this is, and for how long it has been
 // up, suspension included. Without either nothing of an earlier life is taken
 // up but what was completed.
-func bootClock() (boot string, up time.Duration) {
+func BootClock() (boot string, up time.Duration) {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return "", 0

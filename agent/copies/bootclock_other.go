@@ -4,5 +4,5 @@ package copies
 
 import "time"
 
-// bootClock knows nothing where there is no agent.
-func bootClock() (boot string, up time.Duration) { return "", 0 }
+// BootClock knows nothing where there is no agent.
+func BootClock() (boot string, up time.Duration) { return "", 0 }

@@ -70,7 +70,7 @@ func (c *Config) validate() error {
 		c.Jitter = rand.Float64
 	}
 	if c.BootClock == nil {
-		c.BootClock = bootClock
+		c.BootClock = BootClock
 	}
 	if c.Stable == 0 {
 		c.Stable = workload.DefaultStable
