@@ -163,6 +163,10 @@ func (t *txn) recordRun(a App, r RunRecord) {
 		a.Job.Last = *run
 		if r.Outcome == RunDone {
 			a.Stable = run.Version
+			a.History = a.judged(run.Version, OutcomeDone, "")
+		}
+		if r.Outcome == RunDone && run.Version == a.Version {
+			a.Rollout.Outcome = OutcomeDone
 		}
 	}
 	if r.Begin {

@@ -133,6 +133,9 @@ func TestOneShotRunsOnceAVersion(t *testing.T) {
 		}
 	}
 	check("done")
+	if a := w.app("job"); a.History[0].Outcome != OutcomeDone {
+		t.Fatalf("history %+v", a.History)
+	}
 	w.put(once("job"))                                                                          // the same
 	w.put(once("job", func(a *intent.App) { a.Stop.Grace = 3 * intent.Second; a.Once = true })) // the same version
 	w.settle()
