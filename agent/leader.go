@@ -23,6 +23,7 @@ type leaderLoop struct {
 	obs     *observatory
 	pool    *gossip.Pool
 	voters  *voterKeeper
+	probes  *prober
 	teller  *teller
 	log     *slog.Logger
 	told    func(leads bool)                  // a seam; may be nil
@@ -87,6 +88,7 @@ func (l *leaderLoop) lead(ctx context.Context, node *consensus.Node, term uint64
 	}
 	ctx, over := context.WithCancel(ctx)
 	defer l.voters.asks.Wait()
+	defer l.probes.calls.Wait()
 	defer over()
 	l.obs.takeOffice(time.Now())
 	l.last.Store(nil)
@@ -130,6 +132,7 @@ func (l *leaderLoop) step(ctx context.Context, node *consensus.Node, state *topo
 	l.teller.members(members, state)
 	obs := l.obs.observe(state.Hosts(), members, now)
 	obs.GateShut, obs.CalmFor = l.gate.shut, l.gate.calmFor(now)
+	l.probes.look(ctx, obs, members, now)
 	l.teller.obs = obs
 	l.teller.doubts(obs, state.Revision())
 	d := topology.Decide(state, obs)

@@ -121,6 +121,7 @@ func newMember(cfg *Config, adm admission, st *store, host hostDriver) (m *membe
 	m.obs = newObservatory()
 	m.teller = newTeller(cfg.Name, m.emit)
 	m.leader = &leaderLoop{raft: m.raft, obs: m.obs, pool: m.pool, teller: m.teller, log: m.log, told: m.cfg.Seams.Lead}
+	m.leader.probes = &prober{net: m.cfg.network(), obs: m.obs, asked: map[string]time.Time{}}
 	m.leader.voters = &voterKeeper{pool: m.pool, obs: m.obs, links: m.links, log: m.log, asked: map[string]time.Time{}, retiring: map[string]time.Time{}}
 	m.slices = &sliceWatch{member: m}
 	m.links.refuse = m.revokedPeer

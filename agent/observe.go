@@ -32,6 +32,7 @@ type observatory struct {
 	mu      sync.Mutex
 	reports map[string]received
 	down    map[string]time.Time
+	takes   map[string]bool      // of hosts that look dead: whether the kernel takes connections, as far as it was asked
 	met     map[string]time.Time // when each host was first seen in the roster, by host id
 	since   time.Time            // when this host took office
 	seen    uint64               // counts reports
@@ -70,6 +71,7 @@ func newObservatory() *observatory {
 	return &observatory{
 		reports: map[string]received{},
 		down:    map[string]time.Time{},
+		takes:   map[string]bool{},
 		met:     map[string]time.Time{},
 		fresh:   make(chan struct{}),
 	}
@@ -81,6 +83,7 @@ func (o *observatory) takeOffice(now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	clear(o.reports)
+	clear(o.takes)
 	o.since = now
 }
 
@@ -117,6 +120,18 @@ func (o *observatory) forget(host string) {
 	defer o.mu.Unlock()
 	delete(o.reports, host)
 	delete(o.down, host)
+	delete(o.takes, host)
+}
+
+// probed notes whether the kernel of a host that looks dead takes connections.
+func (o *observatory) probed(host string, takes bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if before, ok := o.takes[host]; !ok || before != takes {
+		o.takes[host] = takes
+		close(o.fresh)
+		o.fresh = make(chan struct{})
+	}
 }
 
 // news returns a channel that is closed at the next report that says something
@@ -149,6 +164,7 @@ func (o *observatory) members(members []gossip.Member, now time.Time) {
 	for _, m := range members {
 		if m.Status == gossip.StatusAlive {
 			delete(o.down, m.Name)
+			delete(o.takes, m.Name)
 		} else if _, ok := o.down[m.Name]; !ok {
 			o.down[m.Name] = now
 		}
@@ -212,6 +228,9 @@ func (o *observatory) hostObs(h topology.Host, m gossip.Member, now time.Time) t
 		Alive:     o.alive(h, m, now),
 		Left:      m.Status == gossip.StatusLeft,
 		ReportAge: min(now.Sub(o.since), now.Sub(o.met[h.ID])),
+	}
+	if takes, asked := o.takes[h.Name]; !ho.Alive {
+		ho.Hung, ho.Asking = takes, !asked
 	}
 	if at, ok := o.down[h.Name]; ok {
 		ho.DownFor = now.Sub(at)

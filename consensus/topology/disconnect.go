@@ -2,6 +2,14 @@ package topology
 
 import "time"
 
+const (
+	// hungGrace is how long a host keeps its copies whose kernel answers and whose
+	// agent does not: they run, but nobody looks after them.
+	hungGrace = time.Minute
+	// askingTime is when to look again whether the kernel has answered.
+	askingTime = 200 * time.Millisecond
+)
+
 // lost reports whether a host is lost to an app: gossip calls it dead, the
 // leader itself has heard nothing from it either, and it has been so for the
 // app's grace. Gossip alone moves nothing.
@@ -13,7 +21,14 @@ func (a *appPlan) lost(r *room) bool { return !r.obs.Alive && a.lostIn(r) <= 0 }
 // grace anew, only the time in which a host that lives would have reported.
 func (a *appPlan) lostIn(r *room) time.Duration {
 	silence := r.obs.ReportAge
-	return max(min(a.grace, reportMissed)-silence, a.grace-max(silence, r.obs.DownFor))
+	left := max(min(a.grace, reportMissed)-silence, a.grace-max(silence, r.obs.DownFor))
+	switch {
+	case r.obs.Hung:
+		return max(left, hungGrace-max(silence, r.obs.DownFor))
+	case r.obs.Asking:
+		return max(left, askingTime)
+	}
+	return left
 }
 
 // awayWhy says what becomes of a copy whose host does not answer.
@@ -24,6 +39,8 @@ func (a *appPlan) awayWhy(r *room) string {
 		return why
 	case !a.replace:
 		return why + "; its app says disconnect = keep, so it waits for the host"
+	case r.obs.Hung && !a.lost(r):
+		return why + ", but its kernel does: its agent hangs; what it runs is replaced once that has lasted " + max(a.grace, hungGrace).String()
 	case !a.lost(r):
 		return why + "; it is replaced once that has lasted " + a.grace.String()
 	}

@@ -75,3 +75,32 @@ func TestGateOfThoseWhoDoNotLead(t *testing.T) {
 		}
 	})
 }
+
+// TestHungAgentKeepsItsCopies: a kernel that answers is evidence against the death
+// of the host, for a while.
+func TestHungAgentKeepsItsCopies(t *testing.T) {
+	for _, c := range []struct {
+		what         string
+		silence      time.Duration
+		hung, asking bool
+		moves        bool
+	}{
+		{"nothing answers", 6 * time.Second, false, false, true},
+		{"it is being asked", 6 * time.Second, false, true, false},
+		{"the kernel answers", 50 * time.Second, true, false, false},
+		{"the kernel answers, for too long", hungGrace, true, false, true},
+	} {
+		w, obs := ten(t)
+		lose(obs, c.silence, "h3")
+		o := obs.Hosts["h3"]
+		o.Hung, o.Asking = c.hung, c.asking
+		obs.Hosts["h3"] = o
+		d := Decide(w.state, obs)
+		if moved := len(d.Moves) > 0; moved != c.moves || !moved && d.Wake <= 0 {
+			t.Errorf("%s: moves %v, wake %s", c.what, d.Moves, d.Wake)
+		}
+		if said := why(Status(w.state, obs)[0], "h3"); c.hung && !c.moves && !strings.Contains(said, "its agent hangs") {
+			t.Errorf("%s: status says %q", c.what, said)
+		}
+	}
+}

@@ -174,6 +174,8 @@ type Observations struct {
 type HostObs struct {
 	Alive     bool          // by gossip
 	Suspect   bool          // gossip has doubts
+	Hung      bool          // its kernel takes connections, though it is not Alive: its agent hangs, and its copies run on
+	Asking    bool          // whether it is Hung is being found out
 	Left      bool          // left by its own will
 	DownFor   time.Duration // how long gossip has called it failed or left; known also from before the leader led
 	Reported  bool          // whether it has reported to this leader at all
