@@ -150,8 +150,9 @@ func TestScheduleOverALeaderChange(t *testing.T) {
 			t.Errorf("%s: begun %d times", reason, times)
 		}
 	}
-	// What the killed leader began it may not have lived to tell.
-	if len(due) > ran || len(due) < ran-1 {
+	// What the killed leader began it may not have lived to tell, and what ran on
+	// its host when it was killed may have had to run again elsewhere.
+	if len(due) > ran || len(due) < ran-2 {
 		t.Errorf("%d runs for %d due times", ran, len(due))
 	}
 	skipped := false
