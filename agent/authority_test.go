@@ -107,6 +107,8 @@ var endpoints = []struct {
 	{"POST /v1/apply", "", api.ApplyRequest{}, anyMember},
 	{"POST /v1/plan", "", api.ApplyRequest{}, anyMember},
 	{"DELETE /v1/apps/{app}", "/v1/apps/none", nil, anyMember},
+	{"GET /v1/apps/{app}/history", "/v1/apps/none/history", nil, anyMember},
+	{"POST /v1/apps/{app}/rollback", "/v1/apps/none/rollback", api.RollbackRequest{}, anyMember},
 	{"POST /v1/apps/{app}/{verb}", "/v1/apps/none/stop", nil, anyMember},
 	{"POST /v1/hosts/{host}/drain", "/v1/hosts/none/drain", nil, anyMember},
 	{"POST /v1/hosts/{host}/undrain", "/v1/hosts/none/undrain", nil, anyMember},

@@ -1,15 +1,19 @@
 package agent
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/agent/copies"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/events"
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/output"
 )
 
 // starvedAbove is the share of time in which tasks of this host wait for CPU,
@@ -20,11 +24,33 @@ func (m *member) copiesConfig(d workload.Driver) copies.Config {
 	return copies.Config{
 		Driver: d, Host: m.cfg.Name, HostAddr: m.cfg.Advertise, Dir: m.store.dir, Logger: m.log,
 		Emit: m.emitCopy, Packages: m.packages,
+		LastOutput: m.lastOutput,
 		Starved: func() bool {
 			v, _, ok := m.pool.Vitals(m.cfg.Name)
 			return ok && v.Pressure > starvedAbove
 		},
 	}
+}
+
+// lastOutput is the end of what a copy wrote, as one short line; empty if the
+// driver keeps no output.
+func (m *member) lastOutput(id workload.CopyID) string {
+	if m.outputs == nil {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	var last []byte
+	_ = m.outputs.Read(ctx, id, output.ReadOptions{Tail: 3}, func(c output.Chunk) error {
+		last = append(last, c.Data...)
+		return nil
+	}) // what cannot be read is left out
+	text := strings.Join(strings.FieldsFunc(strings.ToValidUTF8(string(last), "?"), func(r rune) bool { return r < ' ' || r == 0x7f }), " / ")
+	const most = 240
+	if len(text) > most {
+		text = "…" + strings.ToValidUTF8(text[len(text)-most:], "")
+	}
+	return text
 }
 
 // emitCopy records what happened to a copy: one plain write.
@@ -61,6 +87,7 @@ func copyReport(c copies.CopyReport) api.CopyReport {
 		ID: c.ID.String(), Version: c.Version, Generation: c.Generation, State: c.State, Ready: c.Ready,
 		ReadyMS: c.ReadyFor.Milliseconds(), AgeMS: c.Age.Milliseconds(), Failed: c.Failed, Why: c.Why,
 		Pid: c.Pid, Restarts: c.Restarts, Done: c.Done,
+		BestMS: c.BestReady.Milliseconds(), Smoke: c.Smoke, SmokeEnd: c.SmokeEnd, SmokeWhy: c.SmokeWhy,
 	}
 	if !c.Since.IsZero() {
 		out.Since = &c.Since

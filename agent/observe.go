@@ -108,7 +108,8 @@ func (o *observatory) report(r api.Report, now time.Time) {
 func sameReport(a, b api.Report) bool {
 	return a.Boot == b.Boot && maps.Equal(a.Labels, b.Labels) && slices.Equal(a.PortsTaken, b.PortsTaken) &&
 		slices.EqualFunc(a.Copies, b.Copies, func(x, y api.CopyReport) bool {
-			x.ReadyMS, x.AgeMS, x.UnreadyMS, y.ReadyMS, y.AgeMS, y.UnreadyMS = 0, 0, 0, 0, 0, 0
+			x.ReadyMS, x.AgeMS, x.UnreadyMS, x.BestMS = 0, 0, 0, 0
+			y.ReadyMS, y.AgeMS, y.UnreadyMS, y.BestMS = 0, 0, 0, 0
 			x.Since, y.Since = nil, nil
 			return x == y
 		})
@@ -267,6 +268,7 @@ func copyObs(c api.CopyReport, age time.Duration) topology.CopyObs {
 		Version: c.Version, Generation: c.Generation, State: c.State, Ready: c.Ready,
 		Age: time.Duration(c.AgeMS)*time.Millisecond + age, Failed: c.Failed, Why: c.Why,
 		Done: c.Done, Pid: c.Pid, Restarts: c.Restarts,
+		Smoke: c.Smoke, SmokeEnd: c.SmokeEnd, SmokeWhy: c.SmokeWhy,
 	}
 	if c.Since != nil {
 		co.Since = *c.Since
@@ -274,5 +276,6 @@ func copyObs(c api.CopyReport, age time.Duration) topology.CopyObs {
 	if c.Ready {
 		co.ReadyFor = time.Duration(c.ReadyMS)*time.Millisecond + age
 	}
+	co.BestReady = max(time.Duration(c.BestMS)*time.Millisecond, co.ReadyFor)
 	return co
 }

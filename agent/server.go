@@ -51,6 +51,8 @@ func (s *server) routes() {
 	s.mux.HandleFunc("POST /v1/apply", s.atLeader(s.postApply))
 	s.mux.HandleFunc("POST /v1/plan", s.atLeader(s.postPlan))
 	s.mux.HandleFunc("DELETE /v1/apps/{app}", s.atLeader(s.deleteApp))
+	s.mux.HandleFunc("GET /v1/apps/{app}/history", s.atLeader(s.getHistory))
+	s.mux.HandleFunc("POST /v1/apps/{app}/rollback", s.atLeader(s.postRollback))
 	s.mux.HandleFunc("POST /v1/apps/{app}/{verb}", s.atLeader(s.postAppVerb))
 	s.mux.HandleFunc("POST /v1/hosts/{host}/drain", s.atLeader(s.postDrain))
 	s.mux.HandleFunc("POST /v1/hosts/{host}/undrain", s.atLeader(s.postDrain))

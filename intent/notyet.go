@@ -24,9 +24,6 @@ func (a App) NotYet() []Problem {
 		}
 	}
 	add(a.Singleton, "singleton", "singletons are not executed yet; use count = 1 if two at once do no harm")
-	for i, c := range a.Checks {
-		add(c.Type == CheckSmoke, index("checks", i), "smoke checks are not executed yet")
-	}
 	for i := range a.Reflexes {
 		add(true, index("reflexes", i), "reflexes are not executed yet; remove the block")
 	}

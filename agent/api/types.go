@@ -97,6 +97,22 @@ type ApplyResponse struct {
 	Versions map[string]string `json:"versions"` // version each named app now rolls to
 }
 
+// AppVersion is one line of GET /v1/apps/{app}/history.
+type AppVersion struct {
+	Version string     `json:"version"`
+	Applied *time.Time `json:"applied"` // by the clock of the host that took it; null: not known
+	Outcome string     `json:"outcome"` // under way, done, held, rolledback or superseded
+	Why     string     `json:"why,omitempty"`
+	Current bool       `json:"current,omitempty"` // the version that the app is to have
+	Back    bool       `json:"back,omitempty"`    // asked for by a rollback
+	Index   uint64     `json:"index"`             // of the change
+}
+
+// RollbackRequest is the body of POST /v1/apps/{app}/rollback.
+type RollbackRequest struct {
+	To string `json:"to,omitempty"` // a version of the history; empty: the last one that was proved
+}
+
 // Endpoint is one line of GET /v1/endpoints.
 type Endpoint struct {
 	Copy  string         `json:"copy"`
@@ -210,6 +226,7 @@ type CopyReport struct {
 	Ready      bool               `json:"ready"`
 	ReadyMS    int64              `json:"ready_ms"`
 	UnreadyMS  int64              `json:"unready_ms,omitempty"` // since it was last ready
+	BestMS     int64              `json:"best_ms,omitempty"`    // the longest it was ready on end
 	AgeMS      int64              `json:"age_ms"`
 	Failed     bool               `json:"failed,omitempty"`
 	Done       uint64             `json:"done,omitempty"` // the last generation that ran to completion
@@ -217,6 +234,10 @@ type CopyReport struct {
 	Pid        int                `json:"pid,omitempty"`
 	Restarts   int                `json:"restarts,omitempty"`
 	Since      *time.Time         `json:"since,omitempty"`
+
+	Smoke    uint64              `json:"smoke,omitempty"`     // the run of smoke checks that was asked for last
+	SmokeEnd topology.SmokeState `json:"smoke_end,omitempty"` // empty: it goes on
+	SmokeWhy string              `json:"smoke_why,omitempty"`
 }
 
 // ReportAck answers a Report. The host's watch of its own slice is what moves

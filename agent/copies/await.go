@@ -37,6 +37,7 @@ func (r *runner) consider(ctx context.Context, o order) time.Time {
 	}
 	r.awaited = nil
 	r.takeOrder(o, st)
+	r.beginSmoke(ctx)
 	return r.step(ctx, workload.Want{Target: &o.target})
 }
 

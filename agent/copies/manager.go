@@ -42,7 +42,10 @@ type Config struct {
 	// default the host's. An empty name: not known.
 	BootClock func() (boot string, up time.Duration)
 	Stable    time.Duration // ready for so long starts the back-off afresh; default workload.DefaultStable
-	Logger    *slog.Logger  // default: none
+	// LastOutput returns the last few lines that a copy wrote, in one; for the
+	// reason of one that cannot work. Nil: not known.
+	LastOutput func(workload.CopyID) string
+	Logger     *slog.Logger // default: none
 }
 
 func (c *Config) validate() error {

@@ -23,7 +23,9 @@ type order struct {
 	ports  map[string]int
 	static map[string]bool // ports that the user chose
 	checks []intent.Check
-	fault  error // why it cannot be carried out as it is
+	smokes []intent.Check
+	smoke  uint64 // asks to run smokes, once for each value; 0: it does not
+	fault  error  // why it cannot be carried out as it is
 }
 
 // newOrder never fails: what is wrong with an assignment is the state of its
@@ -34,6 +36,7 @@ func (m *Manager) newOrder(a topology.Assignment) order {
 		id:     workload.CopyID{App: p.App, N: p.N},
 		run:    app.Run,
 		ports:  p.Ports,
+		smoke:  a.Smoke,
 		static: map[string]bool{},
 	}
 	for name, port := range app.Ports {
@@ -61,6 +64,12 @@ func (m *Manager) newOrder(a topology.Assignment) order {
 	for _, c := range workload.Probes(app) {
 		c.Path, c.Port, c.Command = f.one(c.Path), f.one(c.Port), f.all(c.Command)
 		o.checks = append(o.checks, c)
+	}
+	for _, c := range app.Checks {
+		if c.Type == intent.CheckSmoke {
+			c.Command = f.all(c.Command)
+			o.smokes = append(o.smokes, c)
+		}
 	}
 	o.fault = errors.Join(o.fault, f.err)
 	return o

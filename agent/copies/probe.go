@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ganglion-mesh/ganglion/intent"
 	"github.com/ganglion-mesh/ganglion/reflexes/senses"
 	"github.com/ganglion-mesh/ganglion/workload"
 )
@@ -33,25 +34,29 @@ func (r *runner) beginLife(ctx context.Context) {
 	r.life, r.endLife = context.WithCancel(ctx)
 }
 
-// makeProbes makes the probes of the order's checks. A check that cannot be
-// carried out fails, and says why.
+// makeProbes makes the probes of the order's checks.
 func (r *runner) makeProbes() {
 	o := r.order
-	target := senses.Target{
+	r.probes = make([]probe, 0, len(o.checks))
+	for i, c := range o.checks {
+		r.probes = append(r.probes, probe{look: r.probeOf(o, c), timeout: o.target.Policy.Checks[i].Timeout})
+	}
+}
+
+// probeOf makes the probe of one check. A check that cannot be carried out
+// fails, and says why.
+func (r *runner) probeOf(o order, c intent.Check) senses.Probe {
+	look, err := senses.NewProbe(c, senses.Target{
 		Addrs: slices.Compact([]string{r.m.cfg.HostAddr, "127.0.0.1"}),
 		Ports: o.ports,
 		Exec: func(ctx context.Context, argv []string) ([]byte, error) {
 			return r.m.cfg.Driver.Exec(ctx, o.spec, argv)
 		},
+	})
+	if err != nil {
+		return func(context.Context) error { return err }
 	}
-	r.probes = make([]probe, 0, len(o.checks))
-	for i, c := range o.checks {
-		look, err := senses.NewProbe(c, target)
-		if err != nil {
-			look = func(context.Context) error { return err }
-		}
-		r.probes = append(r.probes, probe{look: look, timeout: o.target.Policy.Checks[i].Timeout})
-	}
+	return look
 }
 
 // look carries out one check beside the runner.

@@ -29,6 +29,11 @@ type CopyReport struct {
 	Since      time.Time          `json:"since,omitzero"`  // start of what runs; for display
 	Ports      map[string]int     `json:"ports,omitempty"` // not to be changed
 	PortTaken  []int              `json:"port_taken,omitempty"`
+
+	BestReady time.Duration       `json:"best_ready"`          // the longest time it was ready on end, within the generation and this agent's life
+	Smoke     uint64              `json:"smoke,omitempty"`     // the run of smoke checks that was asked for last
+	SmokeEnd  topology.SmokeState `json:"smoke_end,omitempty"` // empty: it goes on
+	SmokeWhy  string              `json:"smoke_why,omitempty"` // why it failed
 }
 
 // view is what a runner last published of its copy.
@@ -41,6 +46,9 @@ type view struct {
 
 	awaited *awaited // an order that waits for its package; nil: none
 	older   bool     // besides it, there is one before it that is carried out
+	smoke   smoke
+	best    time.Duration // see bestReady
+	last    string        // see lastOutput
 }
 
 // Reports returns all copies of this host, ordered by app and number.
@@ -80,12 +88,17 @@ func (v *view) report(id workload.CopyID, now time.Time) CopyReport {
 		State: topology.CopyState(v.st.State), Ready: v.st.Ready,
 		Failed: v.st.Failed, Done: v.st.Completed, Why: v.st.Why, Restarts: max(v.st.Starts-1, 0),
 		Ports: v.ports, PortTaken: v.taken,
+		BestReady: v.best, Smoke: v.smoke.id, SmokeEnd: v.smoke.end, SmokeWhy: v.smoke.why,
+	}
+	if rep.Failed && v.last != "" {
+		rep.Why += "; its last output: " + v.last
 	}
 	if !v.st.Born.IsZero() {
 		rep.Age = now.Sub(v.st.Born)
 	}
 	if v.st.Ready {
 		rep.ReadyFor = now.Sub(v.st.ReadySince)
+		rep.BestReady = max(rep.BestReady, rep.ReadyFor)
 	}
 	if inst := v.st.Instance; inst != nil {
 		rep.Generation, rep.Pid, rep.Since = inst.Spec.Generation, inst.Pid, inst.Since
@@ -104,7 +117,8 @@ func (v *view) same(o *view) bool {
 	a, b := v.report(workload.CopyID{}, time.Time{}), o.report(workload.CopyID{}, time.Time{})
 	return a.Version == b.Version && a.Generation == b.Generation && a.State == b.State && a.Ready == b.Ready &&
 		v.st.ReadySince.Equal(o.st.ReadySince) && v.st.Born.Equal(o.st.Born) && a.Failed == b.Failed && a.Done == b.Done && a.Why == b.Why && a.Pid == b.Pid &&
-		a.Restarts == b.Restarts && maps.Equal(v.held, o.held) && maps.Equal(a.Ports, b.Ports) && slices.Equal(a.PortTaken, b.PortTaken)
+		a.Restarts == b.Restarts && maps.Equal(v.held, o.held) && maps.Equal(a.Ports, b.Ports) && slices.Equal(a.PortTaken, b.PortTaken) &&
+		v.smoke == o.smoke
 }
 
 // portsOf reads the ports of a running copy out of its environment, for one

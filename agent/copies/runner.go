@@ -42,6 +42,11 @@ type runner struct {
 	endLife context.CancelFunc
 	probes  []probe
 	results chan probed
+	smoke   smoke
+	smoked  chan smoke
+	best    time.Duration // longest time that bestOf was ready
+	bestOf  uint64        // generation
+	last    string        // last output of a generation that cannot work
 	probers sync.WaitGroup
 }
 
@@ -59,6 +64,7 @@ func (m *Manager) newRunner(id workload.CopyID, main workload.Handle, spares []w
 		sup:     workload.NewSupervisor(m.cfg.Jitter),
 		bell:    make(chan struct{}, 1),
 		results: make(chan probed),
+		smoked:  make(chan smoke),
 		taken:   portBook{},
 		told:    map[workload.NoteKind]string{},
 		memory:  m.memoryOf(id),
@@ -113,6 +119,8 @@ func (r *runner) run(ctx context.Context) {
 			if p.life == r.life {
 				wake = r.step(ctx, p.result)
 			}
+		case r.smoke = <-r.smoked:
+			r.publish()
 		case <-timer.C:
 			wake = r.step(ctx, workload.Tick{})
 		case <-ctx.Done():
@@ -373,6 +381,7 @@ func (r *runner) publish() {
 	} else if v.awaited != nil {
 		v.older = st.Instance != nil || r.order.target.Stopped == ""
 	}
+	v.smoke, v.best, v.last = r.smoke, r.bestReady(st), r.lastOutput(st)
 	r.m.mu.Lock()
 	defer r.m.mu.Unlock()
 	if !v.same(&r.view) {

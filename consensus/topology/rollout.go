@@ -47,7 +47,8 @@ func (a *appPlan) fails(c *copyPlan) bool {
 // flaps reports whether a copy had the time to be ready and to stay it, and
 // never did. One that was well once, and is not for a moment, is another matter.
 func (a *appPlan) flaps(c *copyPlan) bool {
-	return !c.settled && max(c.obs.BestReady, c.obs.ReadyFor) < a.healthy && c.obs.Age >= a.timeout+a.healthy
+	best := max(c.obs.BestReady, c.obs.ReadyFor)
+	return !c.settled && best > 0 && best < a.healthy && c.obs.Age >= a.timeout+a.healthy
 }
 
 func (c *copyPlan) unready() time.Duration {

@@ -1,5 +1,5 @@
 // Every kind of check. Readiness follows all of them; those with live also
-// restart the copy. Not yet executed: the smoke check.
+// restart the copy.
 package main
 
 import "github.com/ganglion-mesh/ganglion/intent"

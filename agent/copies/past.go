@@ -1,0 +1,32 @@
+package copies
+
+import (
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/workload"
+)
+
+// bestReady is the longest stretch of being ready that the generation had before
+// the present one.
+func (r *runner) bestReady(st workload.Status) time.Duration {
+	if r.bestOf != st.Generation {
+		r.best, r.bestOf = 0, st.Generation
+	}
+	was := &r.view.st // only this goroutine writes it
+	if was.Ready && was.Generation == st.Generation && !was.ReadySince.Equal(st.ReadySince) {
+		r.best = max(r.best, time.Since(was.ReadySince))
+	}
+	return r.best
+}
+
+// lastOutput is the end of what a copy that cannot work has written. It is read
+// when that is found, because the copy may be gone soon after.
+func (r *runner) lastOutput(st workload.Status) string {
+	switch {
+	case !st.Failed:
+		r.last = ""
+	case r.last == "" && r.m.cfg.LastOutput != nil && st.Starts > 0:
+		r.last = r.m.cfg.LastOutput(r.id)
+	}
+	return r.last
+}

@@ -1,0 +1,53 @@
+package copies
+
+import (
+	"testing"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/intent"
+)
+
+// Smoke checks run once for each asking, and what came of them is reported,
+// without the copy being touched.
+func TestSmokeChecksRunOnceForEachAsking(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		web := copyOf("web", 0)
+		asked := func(id uint64, argv ...string) topology.Assignment {
+			return assign("web", 0, 1, check(intent.Check{Type: intent.CheckSmoke, Command: argv, Timeout: intent.Second}),
+				func(a *topology.Assignment) { a.Smoke = id })
+		}
+		r.set(asked(0, "environ"))
+		pass(2 * time.Second)
+		if rep := r.report(web); rep.Smoke != 0 || !rep.Ready {
+			t.Fatalf("before it is asked for: %+v", rep)
+		}
+		r.set(asked(7, "environ"))
+		pass(2 * time.Second)
+		if rep := r.report(web); rep.Smoke != 7 || rep.SmokeEnd != topology.SmokePassed {
+			t.Errorf("a check that passes: %+v", rep)
+		}
+		r.set(asked(7, "nosuch"))
+		pass(2 * time.Second)
+		if rep := r.report(web); rep.SmokeEnd != topology.SmokePassed {
+			t.Errorf("it was run again without being asked for: %+v", rep)
+		}
+		r.set(asked(9, "nosuch"))
+		pass(2 * time.Second)
+		if rep := r.report(web); rep.Smoke != 9 || rep.SmokeEnd != topology.SmokeFailed || rep.SmokeWhy == "" || rep.Restarts != 0 {
+			t.Errorf("a check that fails: %+v", rep)
+		}
+	})
+}
+
+// A copy that cannot work says with its last words why.
+func TestTheLastOutputOfACopyThatFails(t *testing.T) {
+	v := view{version: "v", last: "no such database"}
+	if rep := v.report(copyOf("web", 0), time.Now()); rep.Why != "" {
+		t.Errorf("a copy that works: %+v", rep)
+	}
+	v.st.Failed, v.st.Why = true, "exited with code 1"
+	if rep := v.report(copyOf("web", 0), time.Now()); rep.Why != "exited with code 1; its last output: no such database" {
+		t.Errorf("why: %s", rep.Why)
+	}
+}
