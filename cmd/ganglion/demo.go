@@ -25,8 +25,8 @@ func (c *cli) demoCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "demo", Short: "Put a 3-host mesh on this machine to the test, with measured times",
 		Long: `Starts a mesh of three hosts on loopback, each its own process, declares an app,
-kills a copy, the leader and a whole host, and tells what the mesh did and how
-long it took. It ends with 0 only if every step was seen to hold, and leaves
+kills a copy, the leader and a whole host, ships a bad version, and tells what
+the mesh did and how long it took. It ends with 0 only if every step was seen to hold, and leaves
 nothing behind.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -108,6 +108,7 @@ func (d *demo) steps(ctx context.Context) error {
 		{"A copy is killed", d.reflexStep},
 		{"The leader's agent is killed", d.leaderStep},
 		{"A whole host is lost: its agent and all its copies", d.hostStep},
+		{"A bad version is shipped", d.badStep},
 	} {
 		d.tell.title(s.title)
 		step, cancel := context.WithTimeout(ctx, stepLimit)

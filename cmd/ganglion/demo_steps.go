@@ -52,12 +52,12 @@ func (d *demo) joinStep(ctx context.Context) error {
 	return nil
 }
 
-// declare applies the app with so many copies through h, and tells how long it
-// took until a leader accepted it.
-func (d *demo) declare(ctx context.Context, h *localHost, count int) (api.ApplyResponse, time.Duration, error) {
+// declare applies the app through h, and tells how long it took until a leader
+// accepted it.
+func (d *demo) declare(ctx context.Context, h *localHost, app intent.App) (api.ApplyResponse, time.Duration, error) {
 	begun := time.Now()
 	key := newKey() // of all tries: it is one change
-	req := api.ApplyRequest{Intents: intent.Intents{Apps: []intent.App{d.demoApp(count)}}}
+	req := api.ApplyRequest{Intents: intent.Intents{Apps: []intent.App{app}}}
 	for {
 		var resp api.ApplyResponse
 		err := h.client.PostOnce(ctx, "/v1/apply", key, req, &resp)
@@ -109,7 +109,7 @@ func (d *demo) remember(st topology.AppStatus) {
 // applyStep declares the app.
 func (d *demo) applyStep(ctx context.Context) error {
 	begun := time.Now()
-	resp, took, err := d.declare(ctx, d.mesh.hosts[0], 3)
+	resp, took, err := d.declare(ctx, d.mesh.hosts[0], d.demoApp(3))
 	if err != nil {
 		return err
 	}
@@ -203,7 +203,7 @@ func (d *demo) leaderStep(ctx context.Context) error {
 		return err
 	}
 	d.tell.say("kill -9 of the agent of %s. At once %s is asked for a fourth copy.", old.name, other.name)
-	resp, took, err := d.declare(ctx, other, 4)
+	resp, took, err := d.declare(ctx, other, d.demoApp(4))
 	if err != nil {
 		return err
 	}

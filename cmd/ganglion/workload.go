@@ -27,6 +27,10 @@ type copyReply struct {
 // runWorkload serves /healthz on the port that the copy was given, until it is
 // told to end.
 func runWorkload(errs io.Writer) int {
+	if why := os.Getenv(breakVariable); why != "" {
+		fmt.Fprintln(errs, why)
+		return exitFailed
+	}
 	reply, err := json.Marshal(copyReply{os.Getenv("GANGLION_COPY"), os.Getenv("GANGLION_HOST"), os.Getpid()})
 	if err != nil {
 		fmt.Fprintln(errs, err)
