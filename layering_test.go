@@ -56,6 +56,7 @@ var house = map[string]room{
 	"agent/api":      {may: []string{"intent", "intent/expr", "intent/cron", "consensus/topology", "events"}, why: "what travels between agents and clients, and what of it is refused: no machinery"},
 	"agent/packages": {may: []string{"intent", "workload/artifact"}, why: "gets and keeps packages, whoever runs from them and whoever has them"},
 	"agent/copies":   {may: []string{"intent", "consensus/topology", "workload", "reflexes/senses", "agent/packages"}, why: "runs copies through the Driver contract, whoever the driver is"},
+	"agent/leases":   {may: []string{"consensus/topology"}, pure: true, why: "leases are stepped in virtual time, on clocks that differ"},
 
 	"cmd/ganglion": {may: []string{"intent/", "agent/", "consensus/topology", "events", "trust", "workload/keeper", "workload/artifact"}, why: "a client of the API and a shell around agent"},
 	"integration/": {may: []string{"intent/", "consensus/", "gossip/", "events", "trust", "reflexes/", "workload/", "agent/", "integration/"}, why: "tests may see everything"},
