@@ -23,7 +23,8 @@ const starvedAbove = 0.6
 func (m *member) copiesConfig(d workload.Driver) copies.Config {
 	return copies.Config{
 		Driver: d, Host: m.cfg.Name, HostAddr: m.cfg.Advertise, Dir: m.store.dir, Logger: m.log,
-		Emit: m.emitCopy, Packages: m.packages,
+		BootClock: m.cfg.bootClock(),
+		Emit:      m.emitCopy, Packages: m.packages,
 		LastOutput: m.lastOutput,
 		Starved: func() bool {
 			v, _, ok := m.pool.Vitals(m.cfg.Name)
@@ -71,6 +72,8 @@ func copyPayload(data any) events.Payload {
 		return events.AppUnhealthy(d)
 	case copies.Exited:
 		return events.AppExited(d)
+	case copies.Fenced:
+		return events.AppFenced(d)
 	case copies.Restarted:
 		return events.AppRestarted(d)
 	case copies.Stopped:
@@ -128,7 +131,7 @@ func (m *member) localStatus(app string) []topology.AppStatus {
 func (m *member) localCopy(c copies.CopyReport) topology.CopyStatus {
 	return topology.CopyStatus{
 		ID: c.ID.String(), Host: m.cfg.Name, Addr: m.cfg.Advertise, Version: c.Version, State: c.State,
-		Ready: c.Ready, Pid: c.Pid, Restarts: c.Restarts, Since: c.Since, Ports: c.Ports, Why: c.Why,
+		Ready: c.Ready, Pid: c.Pid, Restarts: c.Restarts, Token: c.Token, Since: c.Since, Ports: c.Ports, Why: c.Why,
 	}
 }
 

@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 
+	"github.com/ganglion-mesh/ganglion/agent/copies"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/workload"
 )
@@ -29,9 +31,10 @@ type Config struct {
 	Labels    map[string]string
 	Voter     string // auto or never
 	Ports     Ports
-	PortRange [2]int   // first and last dynamic port of copies; default 20000-29999
-	NATS      []string // empty: embedded; else URLs of an existing NATS
-	Driver    string   // auto, process or systemd
+	PortRange [2]int          // first and last dynamic port of copies; default 20000-29999
+	NATS      []string        // empty: embedded; else URLs of an existing NATS
+	Driver    string          // auto, process or systemd
+	Lease     topology.Timers // of singletons; default topology.DefaultTimers
 
 	ArtifactCache int64 // bytes that packages may have on this disk, those that are needed aside; default 10 GiB
 	ArtifactRate  int64 // bytes a second at which packages are fetched; 0: unbounded
@@ -58,9 +61,12 @@ type Seams struct {
 	Accept  func(topology.Slice) // told of each slice that was accepted, in order, before it is acted on
 	// Serve gives a slice of a host that this voter answers with at once, whatever
 	// holds: a voter that lies. It may decline.
-	Serve  func(host string) (topology.Slice, bool)
-	Lead   func(leads bool) // told when this host begins to lead, and when it no longer does
-	NoNATS bool             // no embedded server and no publisher
+	Serve func(host string) (topology.Slice, bool)
+	Lead  func(leads bool) // told when this host begins to lead, and when it no longer does
+	// BootClock names this boot of the host's kernel and tells for how long it has
+	// been up, suspension included.
+	BootClock func() (boot string, up time.Duration)
+	NoNATS    bool // no embedded server and no publisher
 }
 
 // DefaultPorts are the ports of a host that runs one agent.
@@ -74,6 +80,14 @@ func (c *Config) network() Network {
 		return c.Seams.Network
 	}
 	return tcp{}
+}
+
+// bootClock is the clock that leases are counted on.
+func (c *Config) bootClock() func() (string, time.Duration) {
+	if c.Seams.BootClock != nil {
+		return c.Seams.BootClock
+	}
+	return copies.BootClock
 }
 
 var nameRE = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
@@ -106,6 +120,9 @@ func (c *Config) validate() error {
 	default:
 		return fmt.Errorf("driver %q: want auto, process or systemd", c.Driver)
 	}
+	if err := c.Lease.Check(); err != nil {
+		return err
+	}
 	if len(c.Seeds) > 0 && c.TokenFile == "" {
 		return errors.New("seeds without token_file: a host needs a token to enrol; make one with ganglion token create")
 	}
@@ -129,6 +146,9 @@ func (c *Config) defaults() error {
 	setDefault(&c.Driver, "auto")
 	if c.PortRange == [2]int{} {
 		c.PortRange = [2]int{20000, 29999}
+	}
+	if c.Lease == (topology.Timers{}) {
+		c.Lease = topology.DefaultTimers()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -67,15 +67,17 @@ type wires struct {
 
 // brain is this host's share in deciding.
 type brain struct {
-	raft   *raftSlot
-	obs    *observatory
-	leader *leaderLoop
-	teller *teller
+	raft     *raftSlot
+	obs      *observatory
+	leader   *leaderLoop
+	landlord *landlord
+	teller   *teller
 }
 
 // body is what runs here.
 type body struct {
 	copies     *copies.Manager
+	tenant     *tenant
 	slices     *sliceWatch
 	driverName string
 	outputs    *output.Store
@@ -120,11 +122,14 @@ func newMember(cfg *Config, adm admission, st *store, host hostDriver) (m *membe
 	m.raft.onMove = m.raftMoved
 	m.obs = newObservatory()
 	m.teller = newTeller(cfg.Name, m.emit)
+	m.landlord = newLandlord(m.raft, cfg.bootClock(), cfg.Lease)
 	m.leader = &leaderLoop{raft: m.raft, obs: m.obs, pool: m.pool, teller: m.teller, log: m.log, told: m.cfg.Seams.Lead}
+	m.leader.landlord = m.landlord
 	m.leader.probes = &prober{net: m.cfg.network(), obs: m.obs, asked: map[string]time.Time{}}
 	m.leader.voters = &voterKeeper{pool: m.pool, obs: m.obs, links: m.links, log: m.log, asked: map[string]time.Time{}, retiring: map[string]time.Time{}}
 	m.slices = &sliceWatch{member: m}
 	m.links.refuse = m.revokedPeer
+	m.tenant = &tenant{member: m, clock: cfg.bootClock(), news: make(chan struct{}, 1)}
 	if err := m.slices.restore(); err != nil {
 		return nil, err
 	}
@@ -297,6 +302,8 @@ func (m *member) run(ctx context.Context) error {
 		{"stock", m.keepStock},
 		{"reports", newReporter(m).run},
 		{"leader", m.leader.run},
+		{"lease renewals", m.landlord.run},
+		{"leases", m.tenant.run},
 		{"housekeeping", m.keepHouse},
 		{"leave", func(ctx context.Context) error {
 			select {

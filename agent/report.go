@@ -95,6 +95,9 @@ func (r *reporter) report() api.Report {
 		PortMin: r.cfg.PortRange[0], PortMax: r.cfg.PortRange[1],
 		CanUser: r.canUser, Voter: r.cfg.Voter,
 	}
+	// Before the copies: what ended since is then not among them.
+	rep.Kernel, _ = r.cfg.bootClock()()
+	rep.Ended = r.copies.Ended()
 	for _, c := range r.copies.Reports() {
 		rep.PortsTaken = append(rep.PortsTaken, c.PortTaken...)
 		rep.Copies = append(rep.Copies, copyReport(c))

@@ -135,6 +135,7 @@ const (
 	NoteReady      NoteKind = "ready"
 	NoteUnhealthy  NoteKind = "unhealthy"
 	NoteExited     NoteKind = "exited"
+	NoteFenced     NoteKind = "fenced"
 	NoteRestarted  NoteKind = "restarted"
 	NoteStopped    NoteKind = "stopped"
 	NoteNeedsHuman NoteKind = "needs_human"
@@ -145,7 +146,7 @@ type Note struct {
 	Kind     NoteKind
 	Cause    NoteKind      // the last event of that kind led to this one; empty: none did
 	Instance Instance      // started, ready, restarted: what runs; else: what ran
-	Exit     Exit          // exited, stopped
+	Exit     Exit          // exited, fenced, stopped
 	After    time.Duration // ready: since the start; restarted: since the end before it
 	By       string        // restarted: "agent", "pid1" or "keeper"
 	Why      string        // unhealthy, stopped, needs_human

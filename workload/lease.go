@@ -43,3 +43,6 @@ type Leased interface {
 	// Lease returns the lease as the keeper holds it now.
 	Lease() Lease
 }
+
+// fencedWhy is why a copy does not run whose lease has ended.
+const fencedWhy = "its lease ended; waiting for it to be renewed"

@@ -198,8 +198,12 @@ func (s *Supervisor) onExited(now time.Time, exit Exit, out *Output) {
 	if !exit.At.IsZero() && exit.At.Before(now) {
 		s.exitAt = exit.At // when the driver saw it
 	}
-	s.tell(out, Note{Kind: NoteExited, Cause: s.restart, Instance: gone, Exit: exit})
-	s.inst, s.readySince, s.restart = nil, time.Time{}, NoteExited
+	kind := NoteExited
+	if exit.Fenced {
+		kind = NoteFenced
+	}
+	s.tell(out, Note{Kind: kind, Cause: s.restart, Instance: gone, Exit: exit})
+	s.inst, s.readySince, s.restart = nil, time.Time{}, kind
 	if s.want == nil || gone.Spec.Generation != s.want.Generation {
 		s.restart = ""
 		s.inst = exit.Successor
@@ -208,6 +212,11 @@ func (s *Supervisor) onExited(now time.Time, exit Exit, out *Output) {
 	s.why = describe(exit)
 	if s.want.Policy.Once && exit.succeeded() {
 		s.completed, s.failure, s.restart = s.generation, failure{}, ""
+		return
+	}
+	if exit.Fenced && exit.Successor == nil { // that its lease ended says nothing of the copy
+		s.why, s.failure.state, s.fast = fencedWhy, StatePending, false
+		s.retryAt = now.Add(waitTurn)
 		return
 	}
 	s.countFailure(now, out)

@@ -198,23 +198,25 @@ type Version struct {
 // Report is what a host tells the leader: POST /v1/report. Ages are by the
 // host's own monotonic clock at the time of sending.
 type Report struct {
-	Host       string            `json:"host"`
-	HostID     string            `json:"host_id"`
-	Seq        uint64            `json:"seq"`         // rises with each report of one agent life
-	Boot       string            `json:"boot"`        // made at each agent start
-	SliceIndex uint64            `json:"slice_index"` // of the slice it works on
-	Addr       string            `json:"addr"`        // where others reach the copies
-	Labels     map[string]string `json:"labels,omitempty"`
-	CPU        float64           `json:"cpu"`    // cores
-	Memory     int64             `json:"memory"` // bytes
-	PortMin    int               `json:"port_min"`
-	PortMax    int               `json:"port_max"`
-	PortsTaken []int             `json:"ports_taken,omitempty"`
-	CanUser    bool              `json:"can_user"`
-	Cleared    bool              `json:"cleared,omitempty"` // nothing is left here of any copy, as that slice asked for
-	Left       string            `json:"left,omitempty"`    // why something is
-	Voter      string            `json:"voter"`             // auto or never
-	Copies     []CopyReport      `json:"copies,omitempty"`
+	Host       string              `json:"host"`
+	HostID     string              `json:"host_id"`
+	Seq        uint64              `json:"seq"`         // rises with each report of one agent life
+	Boot       string              `json:"boot"`        // made at each agent start
+	SliceIndex uint64              `json:"slice_index"` // of the slice it works on
+	Addr       string              `json:"addr"`        // where others reach the copies
+	Labels     map[string]string   `json:"labels,omitempty"`
+	CPU        float64             `json:"cpu"`    // cores
+	Memory     int64               `json:"memory"` // bytes
+	PortMin    int                 `json:"port_min"`
+	PortMax    int                 `json:"port_max"`
+	PortsTaken []int               `json:"ports_taken,omitempty"`
+	CanUser    bool                `json:"can_user"`
+	Cleared    bool                `json:"cleared,omitempty"` // nothing is left here of any copy, as that slice asked for
+	Left       string              `json:"left,omitempty"`    // why something is
+	Voter      string              `json:"voter"`             // auto or never
+	Kernel     string              `json:"kernel,omitempty"`  // boot id of the host's kernel; leases belong to it
+	Ended      []topology.LeaseRef `json:"ended,omitempty"`   // leases of the host under which nothing runs nor ever will
+	Copies     []CopyReport        `json:"copies,omitempty"`
 }
 
 // CopyReport is one copy of a Report.
@@ -238,6 +240,19 @@ type CopyReport struct {
 	Smoke    uint64              `json:"smoke,omitempty"`     // the run of smoke checks that was asked for last
 	SmokeEnd topology.SmokeState `json:"smoke_end,omitempty"` // empty: it goes on
 	SmokeWhy string              `json:"smoke_why,omitempty"`
+}
+
+// LeaseRequest is the body of POST /v1/lease: a host renews leases of singletons.
+type LeaseRequest struct {
+	Host   string              `json:"host"`
+	Boot   string              `json:"boot"` // of its kernel
+	Leases []topology.LeaseRef `json:"leases"`
+}
+
+// LeaseResponse names those of them that are good. The host may use them for as
+// long as a lease holds, counted from when it sent the request.
+type LeaseResponse struct {
+	Leases []topology.LeaseRef `json:"leases"`
 }
 
 // ReportAck answers a Report. The host's watch of its own slice is what moves

@@ -1,6 +1,7 @@
 package copies
 
 import (
+	"fmt"
 	"syscall"
 	"time"
 
@@ -10,7 +11,7 @@ import (
 // Event is something that happened to a copy of this host. Data is one of the
 // structs of this package named after its type.
 type Event struct {
-	Type  string // "started", "ready", "unhealthy", "exited", "restarted", "stopped" or "needs_human"
+	Type  string // "started", "ready", "unhealthy", "exited", "fenced", "restarted", "stopped" or "needs_human"
 	Copy  workload.CopyID
 	Cause string // id of the event that led to this one; empty: none
 	Data  any
@@ -45,6 +46,13 @@ type Exited struct {
 	RanMS  int64  `json:"ran_ms"`
 }
 
+// Fenced is the data of fenced: the copy was ended because its lease was over,
+// or because this host was paused and cannot know whether it is.
+type Fenced struct {
+	Token  uint64 `json:"token"`
+	Reason string `json:"reason"`
+}
+
 // Restarted is the data of restarted: the copy runs again.
 type Restarted struct {
 	Pid     int    `json:"pid"`
@@ -77,6 +85,8 @@ func data(n workload.Note, ports map[string]int, took time.Duration) any {
 		return Ready{Version: inst.Spec.Version, AfterMS: n.After.Milliseconds()}
 	case workload.NoteUnhealthy:
 		return Unhealthy{Check: n.Check, Failures: n.Count, Error: n.Why}
+	case workload.NoteFenced:
+		return fenced(inst, n.Exit)
 	case workload.NoteExited:
 		return exited(inst.Pid, n.Exit)
 	case workload.NoteRestarted:
@@ -85,6 +95,14 @@ func data(n workload.Note, ports map[string]int, took time.Duration) any {
 		return Stopped{Reason: n.Why, Killed: n.Exit.Signal == syscall.SIGKILL, TookMS: took.Milliseconds()}
 	}
 	return NeedsHuman{Reason: n.Why, Restarts: n.Count}
+}
+
+func fenced(inst workload.Instance, e workload.Exit) Fenced {
+	d := Fenced{Reason: fmt.Sprintf("its lease was not renewed in time, or this host stood still (ended by %s after %s)", workload.SignalName(e.Signal), e.Ran.Round(time.Millisecond))}
+	if l := inst.Spec.Lease; l != nil {
+		d.Token = l.Token
+	}
+	return d
 }
 
 func exited(pid int, e workload.Exit) Exited {

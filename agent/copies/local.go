@@ -140,5 +140,5 @@ func (m *Manager) effective(o order) order {
 	if gen, ok := m.local.gen[o.id]; ok && gen == o.target.Generation && o.target.Stopped == "" {
 		o.target.Stopped = locallyStopped + o.id.String()
 	}
-	return o
+	return m.underLease(o)
 }

@@ -120,6 +120,7 @@ type Manager struct {
 	orders   map[workload.CopyID]order // of the last slice
 	restarts map[workload.CopyID]bool  // asked for, not yet handed on
 	local    localStops
+	tenancy  tenancy
 	runners  map[workload.CopyID]*runner
 	changed  chan struct{}
 }
@@ -136,8 +137,12 @@ func New(cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
+	tenancy, err := loadTenancy(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
 	return &Manager{
-		cfg: cfg, log: cfg.Logger, local: local,
+		cfg: cfg, log: cfg.Logger, local: local, tenancy: tenancy,
 		wake:     make(chan struct{}, 1),
 		orders:   map[workload.CopyID]order{},
 		restarts: map[workload.CopyID]bool{},
@@ -177,6 +182,7 @@ func (m *Manager) set(s topology.Slice, waiting bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.decided, m.waiting, m.orders = true, m.waiting || waiting, orders
+	m.tenancy.take(s.Leases)
 	m.forgetLocal()
 	m.signal()
 }
@@ -219,6 +225,7 @@ func (m *Manager) reconcile(ctx context.Context, adopted []workload.Handle) bool
 		return false
 	}
 	m.takeOver(ctx, adopted)
+	m.tenancy.met = true
 	for id, o := range m.orders {
 		r := m.runners[id]
 		if r == nil && m.waiting {

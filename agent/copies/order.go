@@ -26,6 +26,8 @@ type order struct {
 	smokes []intent.Check
 	smoke  uint64 // asks to run smokes, once for each value; 0: it does not
 	fault  error  // why it cannot be carried out as it is
+
+	singleton bool // it runs under a lease or not at all
 }
 
 // newOrder never fails: what is wrong with an assignment is the state of its
@@ -38,6 +40,8 @@ func (m *Manager) newOrder(a topology.Assignment) order {
 		ports:  p.Ports,
 		smoke:  a.Smoke,
 		static: map[string]bool{},
+
+		singleton: app.Singleton,
 	}
 	for name, port := range app.Ports {
 		o.static[name] = port.Static != 0

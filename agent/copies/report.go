@@ -25,6 +25,7 @@ type CopyReport struct {
 	Done       uint64             `json:"done,omitempty"` // the last generation that ran to completion
 	Why        string             `json:"why,omitempty"`
 	Pid        int                `json:"pid,omitempty"`
+	Token      uint64             `json:"token,omitempty"` // of the lease that what runs has
 	Restarts   int                `json:"restarts"`        // within the generation
 	Since      time.Time          `json:"since,omitzero"`  // start of what runs; for display
 	Ports      map[string]int     `json:"ports,omitempty"` // not to be changed
@@ -59,7 +60,9 @@ func (m *Manager) Reports() []CopyReport {
 	out := make([]CopyReport, 0, len(m.runners))
 	for id, r := range m.runners {
 		if r.view.version != "" { // else it has not got its first order yet
-			out = append(out, r.view.report(id, now))
+			rep := r.view.report(id, now)
+			rep.Token = r.token
+			out = append(out, rep)
 		}
 	}
 	slices.SortFunc(out, func(a, b CopyReport) int {

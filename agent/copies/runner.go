@@ -36,7 +36,13 @@ type runner struct {
 	taken    portBook
 	told     map[workload.NoteKind]string // id of the last event of each kind
 	took     time.Duration                // of the last stop
-	memory   memory
+
+	// Guarded by m.mu, of a copy under a lease:
+	token   uint64          // what runs or is being started under; 0: nothing is
+	leased  workload.Leased // nil: nothing runs
+	fencing bool            // it is killed because this host was paused
+
+	memory memory
 
 	life    context.Context // of the running instance
 	endLife context.CancelFunc
@@ -59,8 +65,9 @@ type mail struct {
 
 // newRunner is called with mu held. Main and spares are what runs of the copy.
 func (m *Manager) newRunner(id workload.CopyID, main workload.Handle, spares []workload.Handle) *runner {
-	return &runner{
-		m: m, id: id, spares: spares, handle: main,
+	leased, _ := main.(workload.Leased)
+	r := &runner{
+		m: m, id: id, spares: spares, handle: main, leased: leased,
 		sup:     workload.NewSupervisor(m.cfg.Jitter),
 		bell:    make(chan struct{}, 1),
 		results: make(chan probed),
@@ -69,6 +76,10 @@ func (m *Manager) newRunner(id workload.CopyID, main workload.Handle, spares []w
 		told:    map[workload.NoteKind]string{},
 		memory:  m.memoryOf(id),
 	}
+	if leased != nil { // before anybody is told what runs here
+		r.token = leased.Lease().Token
+	}
+	return r
 }
 
 // post leaves mail, replacing what has not been read. It is called with m.mu
@@ -134,7 +145,9 @@ func (r *runner) run(ctx context.Context) {
 // exited answers an end that nobody asked for.
 func (r *runner) exited(ctx context.Context, exit workload.Exit) time.Time {
 	if exit.Successor == nil {
+		exit.Fenced = exit.Fenced || r.wasFenced()
 		r.handle, r.held = nil, nil
+		r.keeps(nil)
 	} else {
 		r.beginLife(ctx)
 	}
@@ -289,10 +302,21 @@ func (r *runner) start(ctx context.Context, a workload.Start) workload.Input {
 			return *fail
 		}
 	}
-	h, err := r.m.cfg.Driver.Start(ctx, r.order.spec, a.N)
+	spec := r.order.spec
+	if r.order.singleton {
+		if spec.Lease = r.lease(); spec.Lease == nil {
+			return workload.StartFailed{Kind: workload.FailedWaiting, Why: leaseNotGood}
+		}
+	}
+	h, err := r.m.cfg.Driver.Start(ctx, spec, a.N)
 	if err != nil {
+		r.keeps(nil)
 		r.m.log.Warn("start", "copy", r.id.String(), "error", err)
 		return startFailed(err)
+	}
+	r.keeps(h)
+	if _, kept := h.(workload.Leased); r.order.singleton && !kept {
+		return r.unkept(ctx, h)
 	}
 	r.handle, r.exits, r.held = h, h.Exited(), r.order.ports
 	r.beginLife(ctx)
@@ -342,6 +366,7 @@ func (r *runner) stop(ctx context.Context, a workload.Stop) workload.Input {
 	r.took = time.Since(begun)
 	exit := r.lastExit()
 	r.handle, r.exits, r.held = nil, nil, nil
+	r.keeps(nil)
 	return workload.StopEnded{Exit: exit}
 }
 

@@ -85,12 +85,16 @@ type Tick struct {
 	Paused bool
 	Ask    []topology.LeaseRef // to be renewed now
 	Sent   Sent                // of that request
-	Next   time.Duration       // tick again after so long at the latest
+	Next   time.Duration       // tick again after so long at the latest; 0: when the leases have changed
 }
 
 // Tick is called when Next has passed, or the leases have changed. Now must be
 // read just before, and the request be sent after.
 func (h *Holder) Tick(now time.Duration, held []topology.HeldLease) Tick {
+	if len(held) == 0 { // nothing to lose: the clock is not looked at until there is
+		h.began, h.asked = false, nil
+		return Tick{}
+	}
 	gap := now - h.last
 	paused := h.began && (gap > MaxGap || gap < 0)
 	h.began, h.last = true, now

@@ -93,6 +93,9 @@ func TestPausedHolderForgetsWhatItWasPromised(t *testing.T) {
 	if _, ok := h.Deadline(tick.Sent, 10*s); !ok {
 		t.Error("an answer to what was sent after the pause does not count")
 	}
+	if h.Tick(505*s, nil); h.Tick(600*s, held).Paused {
+		t.Error("a host that had no lease for a while was not paused")
+	}
 	if !h.Tick(400*s, held).Paused {
 		t.Error("a clock that went back is another boot's")
 	}

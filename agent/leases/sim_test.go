@@ -401,7 +401,10 @@ func (s *sim) work(h *host) {
 		h.run, h.starting, h.until, h.next = nil, nil, 0, s.now
 		return
 	}
-	h.next = s.now + min(tick.Next, 200*time.Millisecond)
+	h.next = s.now + 200*time.Millisecond
+	if len(held) > 0 {
+		h.next = s.now + min(tick.Next, 200*time.Millisecond)
+	}
 	for _, ref := range tick.Ask {
 		s.askFor(h, held[0], ref, tick.Sent)
 	}
