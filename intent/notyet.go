@@ -23,7 +23,6 @@ func (a App) NotYet() []Problem {
 			out = append(out, Problem{path, why})
 		}
 	}
-	add(a.Singleton, "singleton", "singletons are not executed yet; use count = 1 if two at once do no harm")
 	for i := range a.Reflexes {
 		add(true, index("reflexes", i), "reflexes are not executed yet; remove the block")
 	}

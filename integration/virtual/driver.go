@@ -46,14 +46,14 @@ func (d *lifeDriver) Start(ctx context.Context, spec workload.Spec, n int) (work
 	if err != nil {
 		return nil, err
 	}
-	return &lifeHandle{h, d}, nil
+	return d.handle(h), nil
 }
 
 // Adopt implements workload.Driver.
 func (d *lifeDriver) Adopt(ctx context.Context) ([]workload.Handle, error) {
 	hs, err := d.Driver.Adopt(ctx)
 	for i, h := range hs {
-		hs[i] = &lifeHandle{h, d}
+		hs[i] = d.handle(h)
 	}
 	return hs, err
 }
@@ -72,6 +72,30 @@ func (d *lifeDriver) Purge(ctx context.Context, id workload.CopyID) error {
 		return err
 	}
 	return d.Driver.Purge(ctx, id)
+}
+
+// handle is h for this life. It is Leased if h is.
+func (d *lifeDriver) handle(h workload.Handle) workload.Handle {
+	mine := &lifeHandle{h, d}
+	if l, ok := h.(workload.Leased); ok {
+		return &lifeLeased{mine, l}
+	}
+	return mine
+}
+
+// lifeLeased is a lifeHandle of a copy under a lease. Its keeper outlives the
+// agent, but hears no more from it.
+type lifeLeased struct {
+	*lifeHandle
+	workload.Leased
+}
+
+// Extend implements workload.Leased.
+func (h *lifeLeased) Extend(ctx context.Context, token uint64, deadline time.Duration) error {
+	if err := h.d.alive(ctx); err != nil {
+		return err
+	}
+	return h.Leased.Extend(ctx, token, deadline)
 }
 
 type lifeHandle struct {

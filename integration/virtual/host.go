@@ -140,16 +140,23 @@ func (h *Host) config(l *life, local net.Listener) agent.Config {
 	return agent.Config{
 		Name: h.Name, DataDir: filepath.Join(h.dir, "data"), Bind: h.Addr, Advertise: h.Addr, Labels: h.labels,
 		Ports:   agent.Ports{Gossip: gossipPort, Mesh: meshPort, NATS: 4222, NATSCluster: 6222},
-		Version: "test", Logger: h.mesh.log.of(h.Name),
+		Version: "test", Logger: h.mesh.log.of(h.Name), Lease: h.mesh.cfg.Lease,
 		Seams: agent.Seams{
 			Network: &port{net: h.mesh.Net, host: h.Name, ip: h.Addr},
 			Gossip:  h.transport(),
 			Driver:  l.driver, Local: local, NoNATS: true,
-			Accept: func(sl topology.Slice) { h.mesh.freshness.accept(sl) },
-			Serve:  h.mesh.freshness.serve,
-			Lead:   func(leads bool) { h.mesh.ledger.leads(h.Name, leads) },
+			Accept:    func(sl topology.Slice) { h.mesh.freshness.accept(sl) },
+			Serve:     h.mesh.freshness.serve,
+			Lead:      func(leads bool) { h.mesh.ledger.leads(h.Name, leads) },
+			BootClock: h.bootClock(),
 		},
 	}
+}
+
+// bootClock is that of the kernel as it is now: an agent does not outlive it.
+func (h *Host) bootClock() func() (string, time.Duration) {
+	boot, kernel := fmt.Sprintf("%s-%d", h.Name, h.boot), h.kernel
+	return func() (string, time.Duration) { return boot, kernel.Now() }
 }
 
 func (h *Host) transport() agent.GossipTransport {

@@ -35,6 +35,7 @@ import (
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
 )
 
 // Config of a mesh.
@@ -47,6 +48,7 @@ type Config struct {
 	// hosts that it touched; times in which no
 	// leader reaches them do not count. Default 30 s.
 	Settle time.Duration
+	Lease  topology.Timers // of singletons; default topology.DefaultTimers
 }
 
 func (c *Config) validate() error {
