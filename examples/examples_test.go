@@ -23,7 +23,7 @@ var notYet = map[string][]string{
 	"checks":     nil,
 	"web":        {"reflex.shed-cache"},
 	"blue-green": nil,
-	"singleton":  {"app.billing.singleton"},
+	"singleton":  nil,
 	"schedule":   nil,
 	"once":       nil,
 	"reflexes":   {"app.queue.reflexes[0]", "reflex.disk-full", "reflex.link-watch"},

@@ -106,7 +106,7 @@ func TestNotYet(t *testing.T) {
 			Update: Update{Strategy: StrategyBlueGreen, Canary: 1, OnFailure: OnFailureForward}, Checks: []Check{{Type: CheckExec}}},
 	}}
 	want := []string{
-		"app.all.singleton", "app.all.reflexes[0]", "reflex.r",
+		"app.all.reflexes[0]", "reflex.r",
 	}
 	for name, v := range map[string]Intents{"written": in, "normalized": in.Normalize()} {
 		var got []string

@@ -245,7 +245,7 @@ func useDev(t *testing.T, env []string, dir string) {
 	ok(0, "held", "status")
 	ok(0, "deleted", "delete", "bad", "--yes")
 
-	write("app \"one\" {\n singleton = true\n run {\n command = [\"/bin/true\"]\n }\n}\n")
+	write("app \"one\" {\n reflex \"r\" {\n when = \"host.memory.available_ratio < 0.05\"\n act = [restart(\"one\")]\n cooldown = \"1m\"\n limit = \"3/10m\"\n }\n run {\n command = [\"/bin/true\"]\n }\n}\n")
 	ok(2, "not executed yet", "apply", script)
 
 	afar(t, env, dir)
