@@ -10,11 +10,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"github.com/ganglion-mesh/ganglion/agent"
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/intent"
 )
 
@@ -71,9 +73,33 @@ func (c *cli) agentConfig(cmd *cobra.Command, file string) (agent.Config, error)
 		return agent.Config{}, err
 	}
 	cfg, err := all.config()
+	if err == nil {
+		cfg.Lease, err = testLease(c.getenv("GANGLION_TEST_LEASE"))
+	}
 	cfg.Version = version
 	cfg.Logger = slog.New(c.logHandler())
 	return cfg, err
+}
+
+// testLease reads the lease timers of singletons that a test asks for: hold,
+// kill and grace, "1s,300ms,2s". They are no setting: all hosts must agree on
+// them, and short ones end singletons for nothing on a busy host.
+func testLease(text string) (topology.Timers, error) {
+	var t topology.Timers
+	if text == "" {
+		return t, nil
+	}
+	parts := strings.Split(text, ",")
+	if len(parts) != 3 {
+		return t, fmt.Errorf("GANGLION_TEST_LEASE = %q: want three durations", text)
+	}
+	for i, d := range []*time.Duration{&t.Hold, &t.Kill, &t.Grace} {
+		var err error
+		if *d, err = time.ParseDuration(parts[i]); err != nil {
+			return t, fmt.Errorf("GANGLION_TEST_LEASE: %w", err)
+		}
+	}
+	return t, nil
 }
 
 // config turns settings into the agent's own form. What is absent is left to

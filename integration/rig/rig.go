@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,6 +29,7 @@ import (
 // Rig is a set of hosts on one switch.
 type Rig struct {
 	Hosts []*Host
+	Env   []string // of agents, beside that of the test
 
 	t   testing.TB
 	bin string
@@ -304,6 +306,7 @@ func (h *Host) StartAgent(flags ...string) {
 	args := []string{"agent", "--name", h.Name, "--data-dir", h.DataDir(), "--socket", h.Socket(),
 		"--advertise", h.Addr, "--driver", "process"}
 	h.cmd = h.inside(h.rig.bin, append(args, flags...)...)
+	h.cmd.Env = append(os.Environ(), h.rig.Env...)
 	h.cmd.Stdout, h.cmd.Stderr = log, log
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := h.cmd.Start(); err != nil {
@@ -346,6 +349,29 @@ func (h *Host) Signal(sig syscall.Signal) {
 	if err := h.cmd.Process.Signal(sig); err != nil {
 		h.rig.t.Fatalf("signal agent of %s: %v", h.Name, err)
 	}
+}
+
+// SignalAll sends a signal to every process of the host: agent, keepers and
+// copies. One that has just ended is no error.
+func (h *Host) SignalAll(sig syscall.Signal) {
+	for _, p := range h.Pids() {
+		if pid, err := strconv.Atoi(p); err == nil {
+			_ = syscall.Kill(pid, sig)
+		}
+	}
+}
+
+// Isolate cuts the host off from all others; Rejoin restores its links to those
+// that are not cut off themselves.
+func (h *Host) Isolate() {
+	h.rig.t.Helper()
+	h.drop([]string{"10.88.0.0/24"})
+}
+
+// Rejoin ends Isolate.
+func (h *Host) Rejoin() {
+	h.rig.t.Helper()
+	h.drop(nil)
 }
 
 // Kill kills the agent (SIGKILL); its copies live on.

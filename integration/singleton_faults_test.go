@@ -1,0 +1,130 @@
+package integration
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/integration/rig"
+)
+
+// fault is one way to harm a host of a mesh that runs singletons.
+type fault string
+
+const (
+	faultCut    fault = "cut"       // off from all others
+	faultStop   fault = "stop"      // SIGSTOP of the agent
+	faultKill   fault = "kill"      // SIGKILL of the agent, which starts again
+	faultLeader fault = "leader"    // the leader's agent is restarted: another host leads
+	faultGap    fault = "clock gap" // everything on the host stands still for over two seconds
+	faultStarve fault = "starve"    // everything on the host gets a tenth of a CPU
+)
+
+var faults = []fault{faultCut, faultStop, faultKill, faultLeader, faultGap, faultStarve}
+
+// nemesis puts pairs of faults on a mesh, every pair of kinds in turn.
+type nemesis struct {
+	t     *testing.T
+	rig   *rig.Rig
+	rnd   *rand.Rand
+	unit  time.Duration // the hold of a lease
+	pairs [][2]fault
+}
+
+func newNemesis(t *testing.T, r *rig.Rig, seed uint64, unit time.Duration) *nemesis {
+	n := &nemesis{t: t, rig: r, rnd: rand.New(rand.NewPCG(seed, 1)), unit: unit}
+	for _, a := range faults {
+		for _, b := range faults {
+			n.pairs = append(n.pairs, [2]fault{a, b})
+		}
+	}
+	n.rnd.Shuffle(len(n.pairs), func(i, j int) { n.pairs[i], n.pairs[j] = n.pairs[j], n.pairs[i] })
+	return n
+}
+
+// strike puts pair number i on the mesh, holder being a host that has a lease,
+// and returns when all of it is over: which hosts it harmed, the leader among them or not.
+func (n *nemesis) strike(i int, holder *rig.Host) (what string, hosts int, leader bool) {
+	pair := n.pairs[i%len(n.pairs)]
+	lead := n.rig.Leader()
+	targets := [2]*rig.Host{holder, n.rig.Hosts[n.rnd.IntN(len(n.rig.Hosts))]}
+	if n.rnd.IntN(3) == 0 {
+		targets[1] = holder
+	}
+	if n.rnd.IntN(2) == 0 {
+		targets[0], targets[1] = targets[1], targets[0]
+	}
+	for k := range pair {
+		if pair[k] == faultLeader {
+			targets[k] = lead
+		}
+	}
+	leader = targets[0] == lead || targets[1] == lead
+	hosts = 2
+	if targets[0] == targets[1] {
+		hosts = 1
+	}
+	first, second := n.span(pair[0]), n.span(pair[1])
+	delay := time.Duration(n.rnd.Int64N(int64(n.unit)))
+	what = fmt.Sprintf("%s of %s for %s, after %s %s of %s for %s", pair[0], targets[0].Name, first, delay, pair[1], targets[1].Name, second)
+	if hosts == 1 { // one after the other: an agent that is dead cannot be stopped
+		n.hit(pair[0], targets[0], first)
+		n.hit(pair[1], targets[1], second)
+		return what, hosts, leader
+	}
+	var both sync.WaitGroup
+	both.Go(func() { n.hit(pair[0], targets[0], first) })
+	both.Go(func() {
+		pause(delay)
+		n.hit(pair[1], targets[1], second)
+	})
+	both.Wait()
+	return what, hosts, leader
+}
+
+// span is how long a fault lasts: longer or shorter than a lease, but not so long
+// that two hosts at once look dead, which would shut the gate for minutes (S9).
+func (n *nemesis) span(f fault) time.Duration {
+	if f == faultGap {
+		return 2200*time.Millisecond + time.Duration(n.rnd.Int64N(int64(400*time.Millisecond)))
+	}
+	return min(n.unit/2+time.Duration(n.rnd.Int64N(int64(2*n.unit))), 12*time.Second)
+}
+
+// hit harms a host for a while.
+func (n *nemesis) hit(f fault, h *rig.Host, d time.Duration) {
+	switch f {
+	case faultCut:
+		h.Isolate()
+		pause(d)
+		h.Rejoin()
+	case faultStop:
+		h.Signal(syscall.SIGSTOP)
+		pause(d)
+		h.Signal(syscall.SIGCONT)
+	case faultKill:
+		h.Kill()
+		pause(d)
+		h.StartAgent()
+	case faultLeader:
+		h.StopAgent()
+		h.StartAgent()
+	case faultGap:
+		h.SignalAll(syscall.SIGSTOP)
+		pause(d)
+		h.SignalAll(syscall.SIGCONT)
+	case faultStarve:
+		for end := time.Now().Add(d); time.Now().Before(end); {
+			h.SignalAll(syscall.SIGSTOP)
+			pause(90 * time.Millisecond)
+			h.SignalAll(syscall.SIGCONT)
+			pause(10 * time.Millisecond)
+		}
+	}
+}
+
+// pause is the pace of faults; nothing is synchronised by it.
+func pause(d time.Duration) { time.Sleep(d) }
