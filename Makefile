@@ -10,7 +10,9 @@ LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
 NFPM     := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 FUZZTIME ?= 20s
 
-.PHONY: build check test race lint fuzz bench demo packages deps clean
+SOAK     ?= 1h
+
+.PHONY: build check test race lint fuzz bench demo soak packages deps clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/ganglion
@@ -41,6 +43,10 @@ bench: deps
 
 demo:
 	$(GO) run ./cmd/ganglion demo
+
+# Singletons under faults for SOAK, with the lease timers that meshes have.
+soak: deps
+	GANGLION_TEST_SOAK=$(SOAK) $(GO) test -count=1 -v -run '^TestSingletonsUnderFaults$$' -timeout 0 ./integration
 
 packages:
 	NFPM=$(NFPM) VERSION=$(VERSION) packaging/build.sh

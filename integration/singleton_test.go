@@ -83,6 +83,7 @@ func (w witness) checkTokens(t *testing.T, app string) (changes int) {
 type owners struct {
 	dir   string
 	mu    sync.Mutex
+	late  time.Duration        // the worst that a tick was late since asked: how busy this machine is
 	since map[string]time.Time // when an app was last left without an owner; zero: it has one
 	gaps  map[string][]span    // that are over
 	done  chan struct{}
@@ -97,18 +98,28 @@ func watchOwners(w witness, n int) *owners {
 		o.since[w.appName(i)] = time.Now()
 	}
 	o.ended.Go(func() {
-		tick := time.NewTicker(50 * time.Millisecond)
+		tick := time.NewTicker(lookEvery)
 		defer tick.Stop()
-		for {
+		for last := time.Now(); ; last = time.Now() {
 			select {
 			case <-o.done:
 				return
 			case <-tick.C:
-				o.look()
+				o.look(time.Since(last) - lookEvery)
 			}
 		}
 	})
 	return o
+}
+
+const lookEvery = 50 * time.Millisecond
+
+// lateness returns how late the watch was at worst since the last call.
+func (o *owners) lateness() time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	defer func() { o.late = 0 }()
+	return o.late
 }
 
 func (o *owners) stop() {
@@ -117,7 +128,7 @@ func (o *owners) stop() {
 }
 
 // look reads the kernel's list of locks.
-func (o *owners) look() {
+func (o *owners) look(late time.Duration) {
 	b, err := os.ReadFile("/proc/locks")
 	if err != nil {
 		return
@@ -125,6 +136,7 @@ func (o *owners) look() {
 	held, now := string(b), time.Now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.late = max(o.late, late)
 	for app, since := range o.since {
 		var st syscall.Stat_t
 		owned := syscall.Stat(filepath.Join(o.dir, app+".lock"), &st) == nil && strings.Contains(held, fmt.Sprintf(":%d 0 EOF", st.Ino))
@@ -187,12 +199,14 @@ func TestSingletonsUnderFaults(t *testing.T) {
 		}
 		timers, rounds, end = topology.DefaultTimers(), 1<<20, time.Now().Add(d)
 	}
+	// Not as parallel tests, of which no more run at a time than there are cores.
+	var all sync.WaitGroup
 	for i := range meshes {
-		t.Run(fmt.Sprintf("mesh%d", i), func(t *testing.T) {
-			t.Parallel()
-			torment(t, uint64(i), timers, rounds, end)
+		all.Go(func() {
+			t.Run(fmt.Sprintf("mesh%d", i), func(t *testing.T) { torment(t, uint64(i), timers, rounds, end) })
 		})
 	}
+	all.Wait()
 }
 
 func torment(t *testing.T, seed uint64, timers topology.Timers, rounds int, end time.Time) {
@@ -211,7 +225,7 @@ func torment(t *testing.T, seed uint64, timers topology.Timers, rounds int, end 
 		}
 		return nil
 	}
-	rig.Await(t, 30*time.Second, owned)
+	rig.Await(t, time.Minute, owned)
 	n := newNemesis(t, r, seed, timers.Hold)
 	window, lost := timers.Window(), topology.LeaderWindow
 	worst := map[string]time.Duration{}
@@ -227,7 +241,7 @@ func torment(t *testing.T, seed uint64, timers topology.Timers, rounds int, end 
 		begun := time.Now()
 		what, hosts, leader := n.strike(round, holder)
 		healed := time.Now()
-		rig.Await(t, window+lost+10*time.Second, owned)
+		rig.Await(t, time.Minute, owned)
 		limit, since, class := window, begun, "one host"
 		if leader {
 			limit, class = limit+lost, "the leader"
@@ -237,6 +251,7 @@ func torment(t *testing.T, seed uint64, timers topology.Timers, rounds int, end 
 		}
 		gap, app := o.longest(begun, since)
 		worst[class] = max(worst[class], gap)
+		limit += 10 * o.lateness() // what a machine that is busy with other tests adds at each of many steps
 		if gap > limit {
 			t.Errorf("round %d: %s: %s had no owner for %s, want at most %s", round, what, app, gap, limit)
 		}

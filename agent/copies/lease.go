@@ -229,11 +229,19 @@ func (r *runner) lease() *workload.Lease {
 	until, known := m.tenancy.until[r.id.App]
 	rule := r.order.target.Policy.Stop
 	lease := workload.Lease{Token: l.Token, Deadline: until, Fence: min(rule.Grace, l.Fence), Signal: rule.Signal}
-	if !ok || !known || !lease.Live(now) {
+	// On a busy host the start of a keeper takes its time: half of the lease is
+	// left to it, or it waits for the next renewal.
+	if !ok || !known || !lease.Live(now) || until-now < l.Hold/2 {
 		return nil
 	}
 	r.token = l.Token
 	return &lease
+}
+
+// live tells whether a lease is good now.
+func (r *runner) live(l *workload.Lease) bool {
+	_, now := r.m.cfg.BootClock()
+	return l.Live(now)
 }
 
 // keeps notes what runs under a lease; nil: nothing does.

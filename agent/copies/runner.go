@@ -311,6 +311,10 @@ func (r *runner) start(ctx context.Context, a workload.Start) workload.Input {
 	h, err := r.m.cfg.Driver.Start(ctx, spec, a.N)
 	if err != nil {
 		r.keeps(nil)
+		if spec.Lease != nil && !r.live(spec.Lease) { // it says nothing of the copy
+			r.m.log.Debug("start", "copy", r.id.String(), "error", err)
+			return workload.StartFailed{Kind: workload.FailedWaiting, Why: leaseNotGood}
+		}
 		r.m.log.Warn("start", "copy", r.id.String(), "error", err)
 		return startFailed(err)
 	}
