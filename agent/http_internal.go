@@ -23,13 +23,16 @@ func (s *server) postReport(r *http.Request, body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !c.isHost(rep.Host) {
+	own := c.isHost(rep.Host)
+	if !own && !s.vouched(r, c, rep.Host) {
 		return nil, api.Errorf(api.CodeDenied, "report for host %s: only its own agent may", shorten(rep.Host))
 	}
-	if !s.leader.leading() {
-		return nil, api.Errorf(api.CodeNoLeader, "report to %s: it does not lead", s.cfg.Name)
+	if own {
+		rep.HostID = certID(r.TLS.PeerCertificates[0])
 	}
-	rep.HostID = certID(r.TLS.PeerCertificates[0])
+	if !s.leader.leading() {
+		return s.relayReport(r, rep)
+	}
 	s.obs.report(rep, time.Now())
 	return api.ReportAck{}, nil
 }

@@ -12,9 +12,11 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/gossip"
 	"github.com/ganglion-mesh/ganglion/workload"
 	"github.com/ganglion-mesh/ganglion/workload/output"
 )
@@ -122,6 +124,41 @@ func (s *server) getLogs(w http.ResponseWriter, r *http.Request) {
 	wg.Wait()
 }
 
+// lookPatience is how long a request for logs waits for a leader to say where the
+// copies are: an election passes, and no longer.
+const lookPatience = 6 * time.Second
+
+// seenBy asks every host that can be reached which copies of an app it has: with
+// no leader they know best.
+func (s *server) seenBy(ctx context.Context, app string) []topology.CopyStatus {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	var all []topology.CopyStatus
+	for _, m := range s.pool.Members() {
+		if m.Status != gossip.StatusAlive || m.Tags[tagMesh] == "" {
+			continue
+		}
+		wg.Go(func() {
+			var list []topology.AppStatus
+			if s.links.client(m.Tags[tagMesh]).Get(ctx, "/v1/local/status", url.Values{"app": {app}}, &list) != nil {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, st := range list {
+				for _, c := range st.Copies {
+					c.Host = m.Name
+					all = append(all, c)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return all
+}
+
 // whereIs lists the copies that a logs request is about, from the leader.
 func (s *server) whereIs(r *http.Request) ([]topology.CopyStatus, error) {
 	n, err := copyNumber(r)
@@ -129,11 +166,16 @@ func (s *server) whereIs(r *http.Request) ([]topology.CopyStatus, error) {
 		return nil, err
 	}
 	var st topology.AppStatus
-	ctx, cancel := context.WithTimeout(r.Context(), leaderPatience)
+	ctx, cancel := context.WithTimeout(r.Context(), lookPatience)
 	defer cancel()
 	app := r.PathValue("app")
 	if err := s.links.client(s.addr).Get(ctx, "/v1/status", url.Values{"app": {app}}, &st); err != nil {
-		return nil, err
+		if ctx.Err() == nil && api.CodeOf(err) != api.CodeNoLeader {
+			return nil, err
+		}
+		if st.Copies = s.seenBy(r.Context(), app); len(st.Copies) == 0 {
+			return nil, s.noLeader()
+		}
 	}
 	if n == nil {
 		return st.Copies, nil

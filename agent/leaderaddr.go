@@ -84,9 +84,9 @@ func (m *member) leaderAddrs() []string {
 	return m.compass.guess(m.pool.Members(), m.addr)
 }
 
-// sliceAddrs lists who may serve this host's slice: whoever may lead, then every
-// other host with a Raft server, for the leader may be cut off from this host
-// alone.
+// sliceAddrs lists who may serve this host's slice, or hand on what it has for the
+// leader: whoever may lead, then every other host with a Raft server, for the
+// leader may be cut off from this host alone.
 func (m *member) sliceAddrs() []string {
 	out := m.leaderAddrs()
 	for _, addr := range m.compass.guess(m.pool.Members(), m.addr) {

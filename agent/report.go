@@ -71,8 +71,15 @@ func (r *reporter) send(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	for _, addr := range r.leaderAddrs() {
-		err := r.links.client(addr).Post(ctx, "/v1/report", nil, rep, nil)
+	for _, addr := range r.sliceAddrs() { // another voter hands it on, if the leader cannot be reached
+		actx, cancel := context.WithTimeout(ctx, time.Second)
+		var ack api.ReportAck
+		err := r.links.client(addr).Post(actx, "/v1/report", nil, rep, &ack)
+		cancel()
+		if err == nil && ack.Relayed { // the next one tries the leader itself again
+			r.compass.wrong(addr)
+			return true
+		}
 		if err == nil {
 			r.compass.set(addr)
 			return true

@@ -160,7 +160,11 @@ func (s *server) tryLeader(w http.ResponseWriter, r *http.Request, body []byte, 
 		api.WriteError(w, s.noLeader())
 		return true
 	}
-	for _, addr := range s.leaderAddrs() {
+	addrs := s.leaderAddrs()
+	if hops == 0 { // the leader may be cut off from this host alone: others hand on
+		addrs = s.sliceAddrs()
+	}
+	for _, addr := range addrs {
 		if s.handOn(w, r, body, addr, hops+1) {
 			return true
 		}

@@ -258,3 +258,28 @@ func TestRemoveHost(t *testing.T) {
 	gone.Must("join", first.Addr, "--token", strings.TrimSpace(first.Must("token", "create")))
 	r.AwaitHosts(4, 30*time.Second)
 }
+
+// A host that is cut off from the leader alone reports and changes things through
+// another voter.
+func TestCutOffFromTheLeaderAlone(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, 4)
+	r.Start()
+	awaitVoters(t, r, 3)
+	leader := r.Leader()
+	for _, h := range []*rig.Host{siteWithoutQuorum(t, r)[0], others(r, leader)[0]} { // with a vote, and without
+		r.Partition([]*rig.Host{leader}, []*rig.Host{h})
+		app := "by-" + h.Name
+		rig.Await(t, 20*time.Second, func() error { // until connections that are cut have been given up
+			if out, errs, code := h.CLI("apply", "--timeout", "15s", h.File(app+".hcl", sleepers(app, 8))); code != 0 {
+				return fmt.Errorf("apply: %s %s", out, errs)
+			}
+			return nil
+		})
+		st, _ := awaitReady(t, h, app, 8, 20*time.Second)
+		if len(pids(st, h.Name)) == 0 {
+			t.Errorf("%s, which reports through others, gets no copies", h.Name)
+		}
+		r.Heal()
+	}
+}

@@ -259,6 +259,7 @@ type LeaseResponse struct {
 // it; the index only tells it that there is news.
 type ReportAck struct {
 	SliceIndex uint64 `json:"slice_index"`
+	Relayed    bool   `json:"relayed,omitempty"` // who answered handed it on to the leader
 }
 
 // VoterRequest is the body of POST /v1/voter: the leader asks a host to start
