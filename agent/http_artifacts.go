@@ -147,7 +147,7 @@ func (s *server) postFetch(r *http.Request, _ []byte) (any, error) {
 		changed := s.packages.Changed()
 		st := s.packages.Fetch(d, r.URL.Query().Get("from"))
 		if st.Ready || st.Failed || ctx.Err() != nil {
-			return api.ArtifactFetch{Have: st.Ready, Failed: st.Failed, Why: st.Why}, nil
+			return api.ArtifactFetch{Have: st.Ready, Failed: st.Failed, Stuck: st.Stuck, Why: st.Why}, nil
 		}
 		select {
 		case <-changed:

@@ -17,8 +17,8 @@ import (
 	"github.com/ganglion-mesh/ganglion/workload/artifact"
 )
 
-// deafFor is how long a host that is to take a package may not answer before
-// another is asked.
+// deafFor is how long a host that is to take a package may not answer, or not get
+// on with it, before another is asked.
 const deafFor = 8 * time.Second
 
 // postSpread sees to it that enough hosts have a package before an app names it:
@@ -138,11 +138,11 @@ func (s *server) hold(ctx context.Context, d artifact.Digest, from string, t tar
 			return ctx.Err()
 		case err == nil && st.Have:
 			return nil
-		case err == nil && (st.Failed || from == "" && time.Since(heard) > deafFor):
+		case err == nil && (st.Failed || st.Stuck && time.Since(heard) > deafFor):
 			return errors.New(st.Why)
-		case err == nil && from != "":
+		case err == nil && !st.Stuck: // it comes, or waits for its turn
 			heard = time.Now()
-		case time.Since(heard) > deafFor:
+		case err != nil && time.Since(heard) > deafFor:
 			return err
 		}
 		if err != nil {

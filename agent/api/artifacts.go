@@ -31,6 +31,7 @@ type LocalArtifact struct {
 type ArtifactFetch struct {
 	Have   bool   `json:"have"`
 	Failed bool   `json:"failed,omitempty"` // it cannot be had as it is
+	Stuck  bool   `json:"stuck,omitempty"`  // the last try failed
 	Why    string `json:"why,omitempty"`
 }
 

@@ -135,7 +135,7 @@ func (j *job) failed(err error) {
 	}
 	j.k.mu.Lock()
 	defer j.k.mu.Unlock()
-	j.set(State{Failed: bad, Why: err.Error()})
+	j.set(State{Failed: bad, Stuck: true, Why: err.Error()})
 }
 
 func sleep(ctx context.Context, d time.Duration) {

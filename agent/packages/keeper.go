@@ -49,6 +49,7 @@ type State struct {
 	Dir    string // where it is unpacked; empty if it is not
 	Ready  bool
 	Failed bool   // it cannot be had as it is; it is tried on, slowly
+	Stuck  bool   // the last try failed, for whatever reason
 	Why    string // how far it is, or what is wrong; empty if Ready
 }
 

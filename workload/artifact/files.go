@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Bytes is a number of bytes as people read it.
@@ -55,8 +56,22 @@ func (s *Store) writeJSON(path string, v any) error {
 	return err
 }
 
-// RemoveStore removes a store that nobody has open, with all that is in it.
-func RemoveStore(dir string) error { return removeTree(dir) }
+// RemoveStore removes a store that nobody has open, with all that is in it. The
+// directory itself stays if a file system is mounted there.
+func RemoveStore(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, e := range entries {
+		errs = append(errs, removeTree(filepath.Join(dir, e.Name())))
+	}
+	if err := os.Remove(dir); !errors.Is(err, syscall.EBUSY) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
 
 // removeTree removes a directory whose own directories may not be writable, as
 // those of unpacked packages are.
