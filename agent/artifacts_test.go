@@ -101,11 +101,16 @@ func TestPackagesOfAMesh(t *testing.T) {
 	}
 }
 
-// TestNewVersionWaitsForItsPackage: a version whose package nobody has stops
+// TestPackagesOfOneHost starts one agent for both.
+func TestPackagesOfOneHost(t *testing.T) {
+	h := startMesh(t, 1)[0]
+	t.Run("requests", func(t *testing.T) { artifactRequests(t, h) })
+	t.Run("a new version waits", func(t *testing.T) { newVersionWaits(t, h) })
+}
+
+// newVersionWaits: a version whose package nobody has stops
 // nothing, says why, and comes when somebody has it.
-func TestNewVersionWaitsForItsPackage(t *testing.T) {
-	hosts := startMesh(t, 1)
-	h := hosts[0]
+func newVersionWaits(t *testing.T, h *host) {
 	one, first := makePackage(t, map[string]string{"run": "#!/bin/sh\nexec sleep 100000\n"})
 	two, second := makePackage(t, map[string]string{"run": "#!/bin/sh\nexec sleep 200000\n"})
 	h.push(t, one, first)
@@ -134,8 +139,7 @@ func TestNewVersionWaitsForItsPackage(t *testing.T) {
 	})
 }
 
-func TestArtifactRequests(t *testing.T) {
-	h := startMesh(t, 1)[0]
+func artifactRequests(t *testing.T, h *host) {
 	data := []byte(strings.Repeat("package ", 1000))
 	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(data))
 	other := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte("other")))
