@@ -31,7 +31,6 @@ type Source interface {
 type Described struct {
 	Chunks
 	Name string `json:"name,omitempty"`
-	Sig  []byte `json:"sig,omitempty"`
 }
 
 // FetcherConfig of a Fetcher.
@@ -184,9 +183,6 @@ func (f *Fetcher) ask(ctx context.Context, r Request) (groups []group, silent in
 			groups, at = append(groups, group{Described: *d}), len(groups)
 		}
 		groups[at].sources = append(groups[at].sources, r.Sources[i])
-		if len(groups[at].Sig) == 0 {
-			groups[at].Sig = d.Sig
-		}
 	}
 	slices.SortStableFunc(groups, func(a, b group) int { return cmp.Compare(len(b.sources), len(a.sources)) })
 	return groups, silent
@@ -204,7 +200,7 @@ func (f *Fetcher) fromGroup(ctx context.Context, r Request, g group) error {
 	if err := pl.run(ctx, g.sources); err != nil {
 		return err
 	}
-	return p.finish(g.Name, g.Sig)
+	return p.finish(g.Name)
 }
 
 // pull is the transfer of one part: the sources take chunk after chunk, each as

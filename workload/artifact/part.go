@@ -138,7 +138,7 @@ func (p *part) missing() (out []int) {
 
 // finish checks the whole and puts it in place. With ErrCorrupt the part is
 // gone: its chunks were not those of the package.
-func (p *part) finish(name string, sig []byte) error {
+func (p *part) finish(name string) error {
 	if _, err := p.f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (p *part) finish(name string, sig []byte) error {
 	if got := digestOf(sum.Sum(nil)); got != p.digest {
 		return errors.Join(fmt.Errorf("%w: it is %s", ErrCorrupt, got.Short()), os.Remove(p.f.Name()))
 	}
-	return p.store.commit(p.f, p.digest, meta{Chunks: p.chunks, Name: cleanName(name), Sig: sig})
+	return p.store.commit(p.f, p.digest, meta{Chunks: p.chunks, Name: cleanName(name)})
 }
 
 func (p *part) close() { p.f.Close() }

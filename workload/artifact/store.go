@@ -76,7 +76,6 @@ type entry struct {
 type meta struct {
 	Chunks
 	Name string `json:"name,omitempty"`
-	Sig  []byte `json:"sig,omitempty"`
 }
 
 // treeMeta is the file beside an unpacked package. A tree is not flushed when it
@@ -309,7 +308,6 @@ func (s *Store) use(d Digest) {
 type PutOptions struct {
 	Want Digest // refuse anything else; empty: take what comes
 	Name string // for display
-	Sig  []byte // detached signature, if there is one
 }
 
 // Put stores a package and returns its digest. It is durable when Put returns,
@@ -337,7 +335,7 @@ func (s *Store) Put(ctx context.Context, r io.Reader, opt PutOptions) (Digest, e
 	if opt.Want != "" && d != opt.Want {
 		return "", fmt.Errorf("store package %s: %w: it is %s", opt.Want.Short(), ErrCorrupt, d.Short())
 	}
-	return d, s.commit(f, d, meta{Chunks: chunks, Name: cleanName(opt.Name), Sig: opt.Sig})
+	return d, s.commit(f, d, meta{Chunks: chunks, Name: cleanName(opt.Name)})
 }
 
 // commit puts a checked file in place: first durable, then visible.
@@ -348,9 +346,7 @@ func (s *Store) commit(f *os.File, d Digest, m meta) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := s.entries[d]; e != nil && e.whole {
-		if m.Name = keep(m.Name, e.meta.Name); len(m.Sig) == 0 {
-			m.Sig = e.meta.Sig
-		}
+		m.Name = keep(m.Name, e.meta.Name)
 	}
 	err := s.writeJSON(s.path(dirPackages, d.hex()+metaSuffix), m)
 	if err == nil {
