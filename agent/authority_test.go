@@ -92,6 +92,9 @@ func (c credential) call(t *testing.T, method, path string, body any) (int, api.
 // hosts, which hand on what their local root asks for.
 const anyMember = "host handed-on operator local"
 
+// noPackage is the digest of a package that nobody has.
+const noPackage = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
+
 // endpoints are all of them, as they are routed, with a request that changes
 // nothing and who may send it: the matrix that SECURITY.md publishes.
 var endpoints = []struct {
@@ -113,6 +116,15 @@ var endpoints = []struct {
 	{"POST /v1/hosts/{host}/drain", "/v1/hosts/none/drain", nil, anyMember},
 	{"POST /v1/hosts/{host}/undrain", "/v1/hosts/none/undrain", nil, anyMember},
 	{"POST /v1/hosts/{host}/remove", "/v1/hosts/none/remove", nil, anyMember},
+	{"GET /v1/artifacts", "", nil, anyMember},
+	{"PUT /v1/artifacts/{digest}", "/v1/artifacts/" + noPackage, nil, anyMember},
+	{"GET /v1/artifacts/{digest}", "/v1/artifacts/" + noPackage, nil, anyMember},
+	{"DELETE /v1/artifacts/{digest}", "/v1/artifacts/" + noPackage, nil, anyMember},
+	{"POST /v1/artifacts/{digest}/spread", "/v1/artifacts/" + noPackage + "/spread", nil, anyMember},
+	{"GET /v1/local/artifacts", "", nil, anyMember},
+	{"GET /v1/local/artifacts/{digest}", "/v1/local/artifacts/" + noPackage, nil, anyMember},
+	{"DELETE /v1/local/artifacts/{digest}", "/v1/local/artifacts/" + noPackage, nil, "host handed-on-agent local"},
+	{"POST /v1/local/artifacts/{digest}/fetch", "/v1/local/artifacts/" + noPackage + "/fetch", nil, "host handed-on-agent"},
 	{"POST /v1/hosts/{host}/retire", "/v1/hosts/h2/retire", nil, "host"},
 	{"GET /v1/snapshot", "", nil, anyMember},
 	{"GET /v1/snapshot/keys", "", nil, "operator local"},
