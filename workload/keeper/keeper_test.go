@@ -448,7 +448,7 @@ func TestKeeperIsOutOfItsCopysReach(t *testing.T) {
 	}
 	b, _ := os.ReadFile(r.dir + "/status")
 	text := strings.ReplaceAll(string(b), "\t", " ")
-	for _, want := range []string{"Uid: 65533 65533 65533 65533", "Gid: 65533 65533", "CapInh: 0000000000000000", "CapPrm: 0000000000000000", "CapEff: 0000000000000000", "CapBnd: 0000000000000000", "CapAmb: 0000000000000000", "NoNewPrivs: 1"} {
+	for _, want := range []string{"Uid: 65533 65533 65533 65533", "Gid: 65533 65533", "CapInh: 0000000000000000", "CapPrm: 0000000000000000", "CapEff: 0000000000000000", "CapBnd: 0000000000000000", "CapAmb: 0000000000000000", "NoNewPrivs: 1", "SigIgn: 0000000000000000", "SigBlk: 0000000000000000"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the copy's status lacks %q:\n%s", want, text)
 		}

@@ -54,7 +54,8 @@ func newKeeper() (k *keeper, err error) {
 	k = &keeper{m: machine{phase: phaseIdle}, ended: make(chan struct{}),
 		childs: make(chan os.Signal, 1), term: make(chan os.Signal, 1)}
 	// Whatever is sent to the agent's terminal or group is not for the keeper.
-	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPIPE, syscall.SIGTSTP)
+	// (They are caught, not ignored: what is ignored, the copy would inherit.)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPIPE, syscall.SIGTSTP)
 	signal.Notify(k.childs, syscall.SIGCHLD)
 	signal.Notify(k.term, syscall.SIGTERM)
 	if k.owner, err = becomeRoot(); err != nil {

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/keeper"
 )
 
 // roleVar has the test binary play something else than the tests: an agent that
@@ -60,7 +61,7 @@ func playAgent(role string) int {
 		return 2
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	d, err := New(Config{Dir: cfg.Dir, Host: "h1", NoCgroups: cfg.NoCgroups, Logger: log})
+	d, err := New(Config{Dir: cfg.Dir, Host: "h1", NoCgroups: cfg.NoCgroups, Keeper: []string{"/proc/self/exe", keeper.Command}, Logger: log})
 	if err != nil {
 		log.Error("open", "error", err)
 		return 1
@@ -102,6 +103,16 @@ func playAgent(role string) int {
 // runAgent starts an agent, waits for its copies (or its death) and kills it -9.
 func runAgent(t *testing.T, role string, cfg agentConfig) map[string]int {
 	t.Helper()
+	cmd, pids := startAgent(t, role, cfg)
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	return pids
+}
+
+// startAgent starts an agent and waits for its copies. It is killed when the test
+// ends.
+func startAgent(t *testing.T, role string, cfg agentConfig) (*exec.Cmd, map[string]int) {
+	t.Helper()
 	b, err := json.Marshal(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -109,8 +120,7 @@ func runAgent(t *testing.T, role string, cfg agentConfig) map[string]int {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = []string{roleVar + "=" + role, "TEST_AGENT=" + string(b)}
 	cmd.Stderr = t.Output()
-	in, _ := cmd.StdinPipe()
-	defer in.Close()
+	_, _ = cmd.StdinPipe() // open, for as long as we are here
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -118,6 +128,10 @@ func runAgent(t *testing.T, role string, cfg agentConfig) map[string]int {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
 	pids := map[string]int{}
 	for sc := bufio.NewScanner(out); len(pids) < len(cfg.Start) && sc.Scan(); {
 		var id string
@@ -127,9 +141,7 @@ func runAgent(t *testing.T, role string, cfg agentConfig) map[string]int {
 		}
 		pids[id] = pid
 	}
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
-	return pids
+	return cmd, pids
 }
 
 // look is what a copy sees of itself.
