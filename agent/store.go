@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -35,11 +36,24 @@ func openStore(dir string) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock data_dir: %w", err)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := lockFile(lock); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("lock data_dir %s: another agent uses it; stop that one or set another data_dir", dir)
 	}
 	return &store{dir: dir, lock: lock}, nil
+}
+
+// lockPatience is how long a lock may outlive its agent: a child between its
+// fork and its exec holds what the agent held, even if that was killed.
+const lockPatience = 2 * time.Second
+
+func lockFile(f *os.File) error {
+	for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil || time.Since(begun) > lockPatience {
+			return err
+		}
+	}
 }
 
 func (s *store) close() error { return s.lock.Close() }

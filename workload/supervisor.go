@@ -244,15 +244,22 @@ func (s *Supervisor) countFailure(now time.Time, out *Output) {
 	switch {
 	case p.Once && s.tries > p.Limit:
 		s.gaveUp, s.failure = true, failure{state: StateFailed, bad: true}
-		s.why = fmt.Sprintf("%s; tried %d times", s.why, s.tries)
+		s.why = fmt.Sprintf("%s; tried %s", s.why, times(s.tries))
 		s.needsHuman(now, out)
 	case p.Once:
 	case over:
 		s.failure.bad = true
-		s.why = fmt.Sprintf("%s; restarted %d times within %s, now trying every %s", s.why, p.Limit, p.Window, p.BackoffMax)
+		s.why = fmt.Sprintf("%s; restarted %s within %s, now trying every %s", s.why, times(p.Limit), p.Window, p.BackoffMax)
 		s.needsHuman(now, out)
 	}
 	s.fast = wait == 0
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
 }
 
 func (s *Supervisor) onStopEnded(now time.Time, in StopEnded, out *Output) {
