@@ -20,6 +20,7 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/workload"
 	"github.com/ganglion-mesh/ganglion/workload/output"
+	"github.com/ganglion-mesh/ganglion/workload/program"
 )
 
 // NonceVar is the variable that marks every process of a start. Its value is
@@ -123,6 +124,7 @@ func New(cfg Config) (*Driver, error) {
 }
 
 func (d *Driver) acquire() (err error) {
+	program.CatchIgnored()
 	if err := makeDirs(d.cfg.Dir); err != nil {
 		return err
 	}
