@@ -64,7 +64,7 @@ func (l *links) transport() *http.Transport {
 	// A peer that stopped answering must not hold requests until TCP gives up.
 	t.ResponseHeaderTimeout = 45 * time.Second
 	t.IdleConnTimeout = 2 * time.Minute
-	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 2500 * time.Millisecond, PingTimeout: 2 * time.Second}
+	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 2 * time.Second, PingTimeout: 1500 * time.Millisecond}
 	return t
 }
 
