@@ -218,9 +218,10 @@ func TestServeJoinBounds(t *testing.T) {
 	} {
 		conn, err := tls.Dial("tcp", r.mux.Addr().String(), anonymous(ALPNJoin))
 		must(t, err)
-		_, err = conn.Write(b)
-		must(t, err)
-		must(t, conn.CloseWrite())
+		// What is refused by its announced length alone is cut off in mid-write.
+		if _, err = conn.Write(b); err == nil {
+			_ = conn.CloseWrite()
+		}
 		if !closedByPeer(t, conn, 10*time.Second) {
 			t.Errorf("%s: the connection is still open", name)
 		}

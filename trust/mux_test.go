@@ -80,7 +80,7 @@ func TestPendingCapPerAddress(t *testing.T) {
 	eventually(t, "a free place", func() bool { _, pending, _ := m.counts(); return pending == 2 })
 	conn, err := peer.Dial(context.Background(), m.Addr().String(), ALPNRaft)
 	must(t, err)
-	must(t, conn.Close())
+	_ = conn.Close() // the mesh speaks nothing there, so the peer may have closed first
 	for _, c := range held {
 		_ = c.Close()
 	}
