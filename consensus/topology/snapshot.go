@@ -115,10 +115,18 @@ func Read(r io.Reader) (*State, error) {
 	return s, nil
 }
 
+// short says what it means that a file has ended too soon.
+func short(err error, means string) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("it is %s (%w)", means, err)
+	}
+	return err
+}
+
 func (f frame) read(r io.Reader) ([]byte, error) {
 	head := make([]byte, snapshotHeader)
 	if _, err := io.ReadFull(r, head); err != nil {
-		return nil, fmt.Errorf("header: %w", err)
+		return nil, short(err, "too short to be "+f.what)
 	}
 	if string(head[:len(f.magic)]) != f.magic {
 		return nil, fmt.Errorf("this is not %s", f.what)
@@ -134,11 +142,11 @@ func (f frame) read(r io.Reader) ([]byte, error) {
 	// The buffer grows with what arrives, not with what the header claims.
 	var body bytes.Buffer
 	if _, err := io.CopyN(&body, r, int64(size)); err != nil {
-		return nil, fmt.Errorf("body: %w", err)
+		return nil, short(err, "cut short: take another, or save it again")
 	}
 	sum := make([]byte, sha256.Size)
 	if _, err := io.ReadFull(r, sum); err != nil {
-		return nil, fmt.Errorf("checksum: %w", err)
+		return nil, short(err, "cut short: take another, or save it again")
 	}
 	want := sha256.New()
 	want.Write(head)
