@@ -75,9 +75,7 @@ func TestLeaderFrozen(t *testing.T) {
 // became of it meanwhile.
 func TestSiteReboot(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, 5)
-	r.Start()
-	awaitVoters(t, r, 3)
+	r := startMesh(t, 5, 3)
 	first := r.Hosts[0]
 	first.Must("apply", first.File("web.hcl", sleepers("web", 10)+sleepers("gone", 5)))
 	awaitReady(t, first, "gone", 5, 30*time.Second)
@@ -126,13 +124,7 @@ func TestSiteReboot(t *testing.T) {
 func siteWithoutQuorum(t *testing.T, r *rig.Rig) []*rig.Host {
 	t.Helper()
 	leader := r.Leader()
-	var peers []api.Peer
-	if err := leader.Get("/v1/peers", &peers); err != nil {
-		t.Fatal(err)
-	}
-	votes := func(h *rig.Host) bool {
-		return slices.ContainsFunc(peers, func(p api.Peer) bool { return p.Name == h.Name && p.Voter })
-	}
+	votes := votersOf(t, leader)
 	rest := others(r, leader)
 	slices.SortStableFunc(rest, func(a, b *rig.Host) int {
 		if votes(a) == votes(b) {
@@ -187,9 +179,7 @@ func runsAlone(h *rig.Host, want int) error {
 // work as soon as any other leader would.
 func TestHostLostInElection(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, 7)
-	r.Start()
-	awaitVoters(t, r, 5)
+	r := startMesh(t, 7, 5)
 	r.Hosts[0].Must("apply", r.Hosts[0].File("web.hcl", sleepers("web", 14)))
 	before, _ := awaitReady(t, r.Hosts[0], "web", 14, 40*time.Second)
 	leader := r.Leader()
@@ -220,9 +210,7 @@ func TestHostLostInElection(t *testing.T) {
 // A host is decommissioned: nothing of it is left, there or in the mesh.
 func TestRemoveHost(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, 4)
-	r.Start()
-	awaitVoters(t, r, 3)
+	r := startMesh(t, 4, 3)
 	leader := r.Leader()
 	gone, first := leader, others(r, leader)[0] // the hardest: it leads
 	first.Must("apply", first.File("web.hcl", sleepers("web", 8)))
@@ -263,9 +251,7 @@ func TestRemoveHost(t *testing.T) {
 // another voter.
 func TestCutOffFromTheLeaderAlone(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, 4)
-	r.Start()
-	awaitVoters(t, r, 3)
+	r := startMesh(t, 4, 3)
 	leader := r.Leader()
 	for _, h := range []*rig.Host{siteWithoutQuorum(t, r)[0], others(r, leader)[0]} { // with a vote, and without
 		r.Partition([]*rig.Host{leader}, []*rig.Host{h})

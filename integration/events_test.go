@@ -143,9 +143,7 @@ func TestNATSStoppedForAMinute(t *testing.T) {
 // A subscriber of the embedded servers hears what ganglion events tells.
 func TestAnyNATSClientHearsTheStory(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, 3)
-	r.Start()
-	awaitVoters(t, r, 3)
+	r := startMesh(t, 3, 3)
 	h := r.Hosts[1]
 	startHelper(t, h, "subscribe", "heard.log", "nats://127.0.0.1:4222")
 	log := filepath.Join(h.Dir, "heard.log")

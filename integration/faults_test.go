@@ -138,9 +138,7 @@ func TestSeedThatNeverAnswers(t *testing.T) {
 
 func TestNoLeader(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, 3)
-	r.Start()
-	awaitVoters(t, r, 3)
+	r := startMesh(t, 3, 3)
 	h := r.Hosts[2]
 	h.Must("apply", h.File("web.hcl", sleepers("web", 3)))
 	before, _ := awaitReady(t, h, "web", 3, 20*time.Second)
@@ -190,9 +188,7 @@ func TestNoLeader(t *testing.T) {
 
 func TestDrainAndLeave(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, 4)
-	r.Start()
-	awaitVoters(t, r, 3)
+	r := startMesh(t, 4, 3)
 	h := r.Hosts[0]
 	h.Must("apply", h.File("web.hcl", sleepers("web", 8)))
 	awaitReady(t, h, "web", 8, 20*time.Second)

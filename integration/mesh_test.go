@@ -80,6 +80,27 @@ func TestLeaderKilled(t *testing.T) {
 	w.check(t)
 }
 
+// startMesh starts a mesh of hosts in which so many of them have come to vote.
+func startMesh(t *testing.T, hosts, voters int) *rig.Rig {
+	t.Helper()
+	r := rig.New(t, hosts)
+	r.Start()
+	awaitVoters(t, r, voters)
+	return r
+}
+
+// votersOf tells which hosts vote, as one of them knows it now.
+func votersOf(t *testing.T, h *rig.Host) func(*rig.Host) bool {
+	t.Helper()
+	var peers []api.Peer
+	if err := h.Get("/v1/peers", &peers); err != nil {
+		t.Fatal(err)
+	}
+	return func(h *rig.Host) bool {
+		return slices.ContainsFunc(peers, func(p api.Peer) bool { return p.Name == h.Name && p.Voter })
+	}
+}
+
 func awaitVoters(t *testing.T, r *rig.Rig, n int) {
 	t.Helper()
 	rig.Await(t, 40*time.Second, func() error {
@@ -156,9 +177,7 @@ func TestHostLostItsWorkMoves(t *testing.T) {
 
 func TestLeaderAndLostHostAtOnce(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, 5)
-	r.Start()
-	awaitVoters(t, r, 3)
+	r := startMesh(t, 5, 3)
 	r.Hosts[0].Must("apply", r.Hosts[0].File("web.hcl", sleepers("web", 10)))
 	awaitReady(t, r.Hosts[0], "web", 10, 20*time.Second)
 	leader := r.Leader()
@@ -172,9 +191,7 @@ func TestLeaderAndLostHostAtOnce(t *testing.T) {
 // when it is back there are as many as declared.
 func TestLeaderCutOff(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, 5)
-	r.Start()
-	awaitVoters(t, r, 3)
+	r := startMesh(t, 5, 3)
 	r.Hosts[0].Must("apply", r.Hosts[0].File("web.hcl", sleepers("web", 10)))
 	before, _ := awaitReady(t, r.Hosts[0], "web", 10, 20*time.Second)
 	leader := r.Leader()
@@ -206,20 +223,11 @@ func TestLeaderCutOff(t *testing.T) {
 // While too many hosts look dead, nothing moves.
 func TestPopulationGate(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, 5)
-	r.Start()
-	awaitVoters(t, r, 3)
+	r := startMesh(t, 5, 3)
 	r.Hosts[0].Must("apply", r.Hosts[0].File("web.hcl", sleepers("web", 10)))
 	before, _ := awaitReady(t, r.Hosts[0], "web", 10, 20*time.Second)
 	leader := r.Leader()
-	var peers []api.Peer
-	if err := leader.Get("/v1/peers", &peers); err != nil {
-		t.Fatal(err)
-	}
-	isVoter := func(h *rig.Host) bool {
-		return slices.ContainsFunc(peers, func(p api.Peer) bool { return p.Name == h.Name && p.Voter })
-	}
-	dead := slices.DeleteFunc(others(r, leader), isVoter)
+	dead := slices.DeleteFunc(others(r, leader), votersOf(t, leader))
 	if len(dead) != 2 {
 		t.Fatalf("%d hosts without a vote, want 2", len(dead))
 	}
