@@ -11,9 +11,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ganglion-mesh/ganglion/agent/copies"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/bootclock"
 )
 
 // Config is the agent's configuration: the keys of agent.hcl, and the seams
@@ -87,7 +87,7 @@ func (c *Config) bootClock() func() (string, time.Duration) {
 	if c.Seams.BootClock != nil {
 		return c.Seams.BootClock
 	}
-	return copies.BootClock
+	return bootclock.Read
 }
 
 var nameRE = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)

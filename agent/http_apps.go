@@ -61,7 +61,7 @@ func rejectionCode(r *topology.Rejected) api.Code {
 // observations puts together what the leader sees now.
 func (s *server) observations(state *topology.State) topology.Observations {
 	obs := s.obs.observe(state.Hosts(), s.pool.Members(), time.Now())
-	s.landlord.observe(&obs, state, s.obs)
+	s.lessor.observe(&obs, state, s.obs)
 	if d := s.leader.last.Load(); d != nil {
 		obs.GateShut = d.GateShut // so that status says why nothing moves
 	}

@@ -31,7 +31,7 @@ type leaderLoop struct {
 	gate    gate
 	current atomic.Uint64 // term in which this host leads and has passed its barrier; 0: none
 
-	landlord *landlord
+	lessor *lessor
 }
 
 // run works whenever this host leads, until ctx ends.
@@ -93,7 +93,7 @@ func (l *leaderLoop) lead(ctx context.Context, node *consensus.Node, term uint64
 	defer l.probes.calls.Wait()
 	defer over()
 	l.obs.takeOffice(time.Now())
-	l.landlord.takeOffice()
+	l.lessor.takeOffice()
 	l.last.Store(nil)
 	l.current.Store(term)
 	defer l.current.Store(0)
@@ -135,7 +135,7 @@ func (l *leaderLoop) step(ctx context.Context, node *consensus.Node, state *topo
 	l.teller.members(members, state)
 	obs := l.obs.observe(state.Hosts(), members, now)
 	obs.GateShut, obs.CalmFor = l.gate.shut, l.gate.calmFor(now)
-	l.landlord.observe(&obs, state, l.obs)
+	l.lessor.observe(&obs, state, l.obs)
 	l.probes.look(ctx, obs, members, now)
 	l.teller.obs = obs
 	l.teller.doubts(obs, state.Revision())

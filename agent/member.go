@@ -18,6 +18,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/events"
 	"github.com/ganglion-mesh/ganglion/gossip"
 	"github.com/ganglion-mesh/ganglion/trust"
+	"github.com/ganglion-mesh/ganglion/workload/bootclock"
 	"github.com/ganglion-mesh/ganglion/workload/output"
 )
 
@@ -67,23 +68,23 @@ type wires struct {
 
 // brain is this host's share in deciding.
 type brain struct {
-	raft     *raftSlot
-	obs      *observatory
-	leader   *leaderLoop
-	landlord *landlord
-	teller   *teller
+	raft   *raftSlot
+	obs    *observatory
+	leader *leaderLoop
+	lessor *lessor
+	teller *teller
 }
 
 // body is what runs here.
 type body struct {
-	copies     *copies.Manager
-	tenant     *tenant
-	slices     *sliceWatch
-	driverName string
-	outputs    *output.Store
-	canUser    bool
-	keeps      []string // directories of what copies keep on this host
-	clearing   *clearance
+	copies      *copies.Manager
+	leaseHolder *leaseHolder
+	slices      *sliceWatch
+	driverName  string
+	outputs     *output.Store
+	canUser     bool
+	keeps       []string // directories of what copies keep on this host
+	clearing    *clearance
 }
 
 // story is what this host tells.
@@ -122,14 +123,14 @@ func newMember(cfg *Config, adm admission, st *store, host hostDriver) (m *membe
 	m.raft.onMove = m.raftMoved
 	m.obs = newObservatory()
 	m.teller = newTeller(cfg.Name, m.emit)
-	m.landlord = newLandlord(m.raft, cfg.bootClock(), cfg.Lease)
+	m.lessor = newLessor(m.raft, cfg.bootClock(), cfg.Lease)
 	m.leader = &leaderLoop{raft: m.raft, obs: m.obs, pool: m.pool, teller: m.teller, log: m.log, told: m.cfg.Seams.Lead}
-	m.leader.landlord = m.landlord
+	m.leader.lessor = m.lessor
 	m.leader.probes = &prober{net: m.cfg.network(), obs: m.obs, asked: map[string]time.Time{}}
 	m.leader.voters = &voterKeeper{pool: m.pool, obs: m.obs, links: m.links, log: m.log, asked: map[string]time.Time{}, retiring: map[string]time.Time{}}
 	m.slices = &sliceWatch{member: m}
 	m.links.refuse = m.revokedPeer
-	m.tenant = &tenant{member: m, clock: cfg.bootClock(), news: make(chan struct{}, 1)}
+	m.leaseHolder = &leaseHolder{member: m, clock: cfg.bootClock(), news: make(chan struct{}, 1)}
 	if err := m.slices.restore(); err != nil {
 		return nil, err
 	}
@@ -302,8 +303,8 @@ func (m *member) run(ctx context.Context) error {
 		{"stock", m.keepStock},
 		{"reports", newReporter(m).run},
 		{"leader", m.leader.run},
-		{"lease renewals", m.landlord.run},
-		{"leases", m.tenant.run},
+		{"lease renewals", m.lessor.run},
+		{"leases", m.leaseHolder.run},
 		{"housekeeping", m.keepHouse},
 		{"leave", func(ctx context.Context) error {
 			select {
@@ -371,11 +372,11 @@ func (m *member) shareVitals(ctx context.Context) error {
 			}))
 		}
 		pause := m.pool.RefreshInterval()
-		_, before := copies.BootClock()
+		before := bootclock.Now()
 		if !sleep(ctx, pause) {
 			return nil
 		}
-		if _, now := copies.BootClock(); now-before >= pause+pausedFrom {
+		if now := bootclock.Now(); now-before >= pause+pausedFrom {
 			m.emit(events.New(events.HostSubject(m.cfg.Name), events.HostPaused{GapMS: (now - before - pause).Milliseconds()}))
 		}
 	}

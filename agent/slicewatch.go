@@ -161,7 +161,7 @@ func (w *sliceWatch) accept(sl topology.Slice) error {
 		if sl.Drain != topology.DrainNone && cur.Drain == topology.DrainNone && sl.Gone == nil {
 			w.log.Info("this host is being emptied: it gets no copies until ganglion undrain", "drain", sl.Drain, "removing", sl.Removing)
 		}
-		w.tenant.look()
+		w.leaseHolder.look()
 	}
 	return nil
 }

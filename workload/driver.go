@@ -87,6 +87,23 @@ type Exit struct {
 // code 0.
 func (e Exit) succeeded() bool { return e.Known && e.Signal == 0 && e.Code == 0 }
 
+// DeliverExit puts e into a handle's buffered channel of exits without ever
+// waiting for its reader: where there is no room the oldest exit makes it. Only one
+// goroutine may deliver to a channel at a time.
+func DeliverExit(exits chan Exit, e Exit) {
+	for {
+		select {
+		case exits <- e:
+			return
+		default:
+		}
+		select {
+		case <-exits:
+		default:
+		}
+	}
+}
+
 // Handle is a running copy. Its methods may be called from any goroutine.
 type Handle interface {
 	// Instance returns the copy as it runs now.

@@ -2,12 +2,9 @@ package copies
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -23,8 +20,8 @@ const leaseFile = "leases-ended.json"
 // not to be believed any more. Their keepers need nobody for it.
 const killTime = 5 * time.Second
 
-// tenancy is what a Manager knows of leases. It is guarded by Manager.mu.
-type tenancy struct {
+// heldLeases is what a Manager knows of leases. It is guarded by Manager.mu.
+type heldLeases struct {
 	path   string
 	leases map[string]topology.HeldLease // of the last slice, by app
 	until  map[string]time.Duration      // deadlines on the boot clock, of the present leases
@@ -35,26 +32,19 @@ type tenancy struct {
 	met   bool // what runs from earlier lives is known
 }
 
-func loadTenancy(dir string) (tenancy, error) {
-	t := tenancy{
+func loadHeldLeases(dir string) (heldLeases, error) {
+	t := heldLeases{
 		path: filepath.Join(dir, leaseFile), leases: map[string]topology.HeldLease{},
 		until: map[string]time.Duration{}, ended: map[string]uint64{},
 	}
-	b, err := os.ReadFile(t.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return t, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &t.ended)
-	}
-	if err != nil {
+	if err := readFile(t.path, &t.ended); err != nil {
 		return t, fmt.Errorf("load leases that were given back: %w", err)
 	}
 	return t, nil
 }
 
 // take makes the leases of a slice the present ones.
-func (t *tenancy) take(held []topology.HeldLease) {
+func (t *heldLeases) take(held []topology.HeldLease) {
 	next := make(map[string]topology.HeldLease, len(held))
 	for _, l := range held {
 		next[l.App] = l
@@ -71,14 +61,14 @@ func (t *tenancy) take(held []topology.HeldLease) {
 }
 
 // good returns the lease of an app if this host may still run under it.
-func (t *tenancy) good(app, boot string) (topology.HeldLease, bool) {
+func (t *heldLeases) good(app, boot string) (topology.HeldLease, bool) {
 	l, ok := t.leases[app]
 	return l, ok && boot != "" && l.Boot == boot && l.Token > t.ended[app]
 }
 
 // giveBack makes it durable that nothing runs under a token ever again. Entries
 // of apps that have no lease here any more go with it: a token never comes back.
-func (t *tenancy) giveBack(app string, token uint64) error {
+func (t *heldLeases) giveBack(app string, token uint64) error {
 	next := maps.Clone(t.ended)
 	maps.DeleteFunc(next, func(app string, token uint64) bool { return t.leases[app].Token > token })
 	next[app] = max(token, next[app])
@@ -96,17 +86,11 @@ func (m *Manager) Leases() []topology.HeldLease {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var list []topology.HeldLease
-	for app := range m.tenancy.leases {
-		if l, ok := m.tenancy.good(app, boot); ok && (m.wants(app) || m.runsUnder(l)) {
+	for _, app := range slices.Sorted(maps.Keys(m.held.leases)) {
+		if l, ok := m.held.good(app, boot); ok && (m.wants(app) || m.runsUnder(l)) {
 			list = append(list, l)
 		}
 	}
-	slices.SortFunc(list, func(a, b topology.HeldLease) int {
-		if a.App < b.App {
-			return -1
-		}
-		return 1
-	})
 	return list
 }
 
@@ -117,18 +101,18 @@ func (m *Manager) Ended() []topology.LeaseRef {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var list []topology.LeaseRef
-	if boot == "" || !m.tenancy.met || m.waiting {
+	if boot == "" || !m.held.met || m.waiting {
 		return nil
 	}
-	for _, app := range slices.Sorted(maps.Keys(m.tenancy.leases)) {
-		l, good := m.tenancy.good(app, boot)
+	for _, app := range slices.Sorted(maps.Keys(m.held.leases)) {
+		l, good := m.held.good(app, boot)
 		switch {
 		case m.runsUnder(l):
 			continue
 		case good && m.wants(app):
 			continue
 		case good:
-			if err := m.tenancy.giveBack(app, l.Token); err != nil {
+			if err := m.held.giveBack(app, l.Token); err != nil {
 				m.log.Warn("give lease back: it has to run out", "app", app, "error", err)
 				continue
 			}
@@ -165,12 +149,12 @@ func (m *Manager) runsUnder(l topology.HeldLease) bool {
 func (m *Manager) Extend(ctx context.Context, app string, token uint64, until time.Duration) error {
 	boot, _ := m.cfg.BootClock()
 	m.mu.Lock()
-	l, ok := m.tenancy.good(app, boot)
-	if !ok || l.Token != token || until <= m.tenancy.until[app] {
+	l, ok := m.held.good(app, boot)
+	if !ok || l.Token != token || until <= m.held.until[app] {
 		m.mu.Unlock()
 		return nil // late, or of another lease: it says nothing
 	}
-	m.tenancy.until[app] = until
+	m.held.until[app] = until
 	var leased []workload.Leased
 	for id, r := range m.runners {
 		if id.App != app {
@@ -196,7 +180,7 @@ func (m *Manager) Extend(ctx context.Context, app string, token uint64, until ti
 // returns when none runs, or after some seconds: the keepers go on.
 func (m *Manager) Fence(ctx context.Context) {
 	m.mu.Lock()
-	clear(m.tenancy.until)
+	clear(m.held.until)
 	var running []workload.Handle
 	for _, r := range m.runners {
 		if h, ok := r.leased.(workload.Handle); ok {
@@ -225,8 +209,8 @@ func (r *runner) lease() *workload.Lease {
 	boot, now := m.cfg.BootClock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	l, ok := m.tenancy.good(r.id.App, boot)
-	until, known := m.tenancy.until[r.id.App]
+	l, ok := m.held.good(r.id.App, boot)
+	until, known := m.held.until[r.id.App]
 	rule := r.order.target.Policy.Stop
 	lease := workload.Lease{Token: l.Token, Deadline: until, Fence: min(rule.Grace, l.Fence), Signal: rule.Signal}
 	// On a busy host the start of a keeper takes its time: half of the lease is
@@ -295,7 +279,7 @@ func (m *Manager) underLease(o order) order {
 		return o
 	}
 	boot, _ := m.cfg.BootClock()
-	if _, ok := m.tenancy.good(o.id.App, boot); !ok {
+	if _, ok := m.held.good(o.id.App, boot); !ok {
 		o.target.Stopped = noLease
 	}
 	return o

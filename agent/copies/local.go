@@ -27,14 +27,7 @@ type localStops struct {
 
 func loadLocalStops(dir string) (localStops, error) {
 	l := localStops{path: filepath.Join(dir, localFile), gen: map[workload.CopyID]uint64{}}
-	b, err := os.ReadFile(l.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return l, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &l.gen)
-	}
-	if err != nil {
+	if err := readFile(l.path, &l.gen); err != nil {
 		return l, fmt.Errorf("load local stops: %w; remove %s to forget them", err, l.path)
 	}
 	return l, nil
@@ -52,6 +45,19 @@ func (l *localStops) change(fn func(map[workload.CopyID]uint64)) error {
 	}
 	l.gen = next
 	return nil
+}
+
+// readFile reads JSON that writeFile wrote into v, and leaves v as it is where
+// there is no file.
+func readFile(path string, v any) error {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(b, v)
 }
 
 // writeFile replaces path by v as JSON, on disk when it returns.

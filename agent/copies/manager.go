@@ -20,6 +20,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/intent"
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/bootclock"
 )
 
 // Config of a Manager.
@@ -73,7 +74,7 @@ func (c *Config) validate() error {
 		c.Jitter = rand.Float64
 	}
 	if c.BootClock == nil {
-		c.BootClock = BootClock
+		c.BootClock = bootclock.Read
 	}
 	if c.Stable == 0 {
 		c.Stable = workload.DefaultStable
@@ -120,7 +121,7 @@ type Manager struct {
 	orders   map[workload.CopyID]order // of the last slice
 	restarts map[workload.CopyID]bool  // asked for, not yet handed on
 	local    localStops
-	tenancy  tenancy
+	held     heldLeases
 	runners  map[workload.CopyID]*runner
 	changed  chan struct{}
 }
@@ -137,12 +138,12 @@ func New(cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	tenancy, err := loadTenancy(cfg.Dir)
+	held, err := loadHeldLeases(cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
 	return &Manager{
-		cfg: cfg, log: cfg.Logger, local: local, tenancy: tenancy,
+		cfg: cfg, log: cfg.Logger, local: local, held: held,
 		wake:     make(chan struct{}, 1),
 		orders:   map[workload.CopyID]order{},
 		restarts: map[workload.CopyID]bool{},
@@ -182,7 +183,7 @@ func (m *Manager) set(s topology.Slice, waiting bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.decided, m.waiting, m.orders = true, m.waiting || waiting, orders
-	m.tenancy.take(s.Leases)
+	m.held.take(s.Leases)
 	m.forgetLocal()
 	m.signal()
 }
@@ -225,7 +226,7 @@ func (m *Manager) reconcile(ctx context.Context, adopted []workload.Handle) bool
 		return false
 	}
 	m.takeOver(ctx, adopted)
-	m.tenancy.met = true
+	m.held.met = true
 	for id, o := range m.orders {
 		r := m.runners[id]
 		if r == nil && m.waiting {

@@ -49,15 +49,8 @@ func (m *Manager) memoryOf(id workload.CopyID) memory {
 // load reads what the last life of the agent knew of the copy. After a reboot
 // that is only what was completed: what ended with the host did not fail.
 func (m *memory) load(now time.Time) (workload.Memory, error) {
-	b, err := os.ReadFile(m.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return workload.Memory{}, nil
-	}
 	var f memoryFile
-	if err == nil {
-		err = json.Unmarshal(b, &f)
-	}
-	if err != nil {
+	if err := readFile(m.path, &f); err != nil {
 		return workload.Memory{}, err
 	}
 	boot, up := m.clock()

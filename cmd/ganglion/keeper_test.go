@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/bootclock"
 	"github.com/ganglion-mesh/ganglion/workload/keeper"
 )
 
@@ -42,7 +43,7 @@ func TestKeeperIsSmallAndStill(t *testing.T) {
 	defer cancel()
 	c := keeper.NewClient(path)
 	p := keeper.Program{Path: "/bin/sleep", Argv: []string{"sleep", "1000"}, Dir: "/", Plain: os.Geteuid() == 0}
-	lease := workload.Lease{Token: 1, Deadline: keeper.Now() + time.Hour, Fence: time.Second, Signal: syscall.SIGTERM}
+	lease := workload.Lease{Token: 1, Deadline: bootclock.Now() + time.Hour, Fence: time.Second, Signal: syscall.SIGTERM}
 	_, err = c.Start(ctx, p, lease, 1)
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/ganglion-mesh/ganglion/workload/bootclock"
 )
 
 // The directories of a store. Copies pass through the store and trees to what
@@ -90,7 +92,10 @@ type treeMeta struct {
 }
 
 // counts tells whether the tree is known to be whole.
-func (m treeMeta) counts() bool { return m.Settled || m.Boot != "" && m.Boot == bootID() }
+func (m treeMeta) counts() bool {
+	boot, _ := bootclock.Read()
+	return m.Settled || m.Boot != "" && m.Boot == boot
+}
 
 // Info is what a store tells of a package.
 type Info struct {

@@ -16,6 +16,8 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/ganglion-mesh/ganglion/workload/bootclock"
 )
 
 // The bounds of a decoder's memory: a window that real archives need.
@@ -371,7 +373,8 @@ func (s *Store) placeTree(temp, dir string, d Digest, t *tree) error {
 			return err
 		}
 	}
-	err := s.writeJSON(dir+metaSuffix, treeMeta{Bytes: t.bytes, Files: len(t.names), Boot: bootID()})
+	boot, _ := bootclock.Read()
+	err := s.writeJSON(dir+metaSuffix, treeMeta{Bytes: t.bytes, Files: len(t.names), Boot: boot})
 	if err == nil {
 		err = os.Rename(temp, dir)
 	}

@@ -12,21 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/bootclock"
 )
-
-// Now is the time since boot, on the clock of leases: CLOCK_BOOTTIME, which
-// counts the time that the host was suspended and which nobody sets.
-func Now() time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		panic("read CLOCK_BOOTTIME: " + err.Error()) // Linux has it since 2.6.39
-	}
-	return time.Duration(ts.Nano())
-}
 
 // MayStart tells why no copy can be started now under a lease; nil: one can. Its
 // keeper asks again.
-func MayStart(lease workload.Lease) error { return mayStart(Now(), lease) }
+func MayStart(lease workload.Lease) error { return mayStart(bootclock.Now(), lease) }
 
 // alarm is a timerfd on CLOCK_BOOTTIME. Go's own timers run on a clock that
 // stands still while the host is suspended.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/bootclock"
 )
 
 // Process is a keeper's process as the driver that started or found it knows it.
@@ -63,7 +64,7 @@ func (h *Handle) instance(st Status) workload.Instance {
 	spec.Lease = &lease
 	return workload.Instance{
 		Spec: spec, Start: st.Start, Pid: st.Pid, StartTime: st.StartTime,
-		Since: time.Now().Add(st.Began - Now()),
+		Since: time.Now().Add(st.Began - bootclock.Now()),
 	}
 }
 
@@ -136,7 +137,7 @@ func (h *Handle) see(st Status) (take bool) {
 		h.inst = h.instance(st)
 		next := h.inst
 		e.Successor = &next
-		h.send(e)
+		workload.DeliverExit(h.exited, e)
 		if h.cfg.Began != nil {
 			h.cfg.Began(next)
 		}
@@ -152,21 +153,6 @@ func exitOf(e Ended) workload.Exit {
 	return workload.Exit{Known: true, Code: e.Code, Signal: e.Signal, Ran: e.Ran, Fenced: e.Fenced, At: time.Now()}
 }
 
-// send is called with mu held.
-func (h *Handle) send(e workload.Exit) {
-	for {
-		select {
-		case h.exited <- e:
-			return
-		default:
-		}
-		select {
-		case <-h.exited:
-		default:
-		}
-	}
-}
-
 // finish tells the last exit. A keeper that has not told it was killed, by
 // somebody or by its own timer at the deadline, and its copy with it.
 func (h *Handle) finish() {
@@ -176,10 +162,10 @@ func (h *Handle) finish() {
 	case h.cfg.Process.Released():
 		h.released = true
 	case h.last.Last.Start >= h.inst.Start:
-		h.send(exitOf(h.last.Last))
+		workload.DeliverExit(h.exited, exitOf(h.last.Last))
 	default:
-		h.send(workload.Exit{
-			Known: true, Signal: syscall.SIGKILL, Fenced: Now() >= h.last.Lease.Deadline,
+		workload.DeliverExit(h.exited, workload.Exit{
+			Known: true, Signal: syscall.SIGKILL, Fenced: bootclock.Now() >= h.last.Lease.Deadline,
 			At: time.Now(), Ran: time.Since(h.inst.Since),
 		})
 	}

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/bootclock"
 	"github.com/ganglion-mesh/ganglion/workload/program"
 )
 
@@ -115,7 +116,7 @@ func (r *rig) shell(script string) Program {
 
 // lease is one that ends in a while.
 func lease(in, fence time.Duration) workload.Lease {
-	return workload.Lease{Token: 7, Deadline: Now() + in, Fence: fence, Signal: syscall.SIGTERM}
+	return workload.Lease{Token: 7, Deadline: bootclock.Now() + in, Fence: fence, Signal: syscall.SIGTERM}
 }
 
 func (r *rig) start(p Program, l workload.Lease) Status {
@@ -183,7 +184,7 @@ func (r *rig) gone() time.Duration {
 		}
 		return true
 	})
-	return Now()
+	return bootclock.Now()
 }
 
 // last waits for the keeper's end and returns the last it said.
@@ -224,7 +225,7 @@ func TestFenceIsAsked(t *testing.T) {
 	l := lease(10*time.Second, 9800*time.Millisecond)
 	r.start(r.shell(`trap "exit 3" TERM; : >$D/ready; while :; do sleep 0.01; done`), l)
 	st := r.last()
-	if !st.Last.Fenced || st.Last.Code != 3 || st.Last.Signal != 0 || Now() >= l.Deadline {
+	if !st.Last.Fenced || st.Last.Code != 3 || st.Last.Signal != 0 || bootclock.Now() >= l.Deadline {
 		t.Errorf("last words %+v", st)
 	}
 	r.gone()

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ganglion-mesh/ganglion/workload/bootclock"
 )
 
 const (
@@ -114,14 +116,14 @@ func (k *keeper) loop() {
 		case <-k.childs:
 			k.lookAround()
 		case <-k.term: // PID 1 stops the unit, or the host
-			k.m.stop(Now(), k.m.lease.Signal, k.child.program.Grace)
+			k.m.stop(bootclock.Now(), k.m.lease.Signal, k.child.program.Grace)
 		case c := <-k.server.calls:
 			c.reply <- k.answer(c.req)
 		case <-rest.C:
 			shed()
 		case <-idle.C:
 			if k.m.phase == phaseIdle {
-				k.m.stop(Now(), 0, 0) // whoever started the keeper has died
+				k.m.stop(bootclock.Now(), 0, 0) // whoever started the keeper has died
 			}
 		}
 	}
@@ -147,7 +149,7 @@ func (k *keeper) part() {
 // timers. It returns false at the end.
 func (k *keeper) turn() bool {
 	for {
-		do, wake := k.m.next(Now())
+		do, wake := k.m.next(bootclock.Now())
 		if do != actNone {
 			k.do(do)
 			continue
@@ -180,7 +182,7 @@ func (k *keeper) do(do act) {
 		if err != nil {
 			k.why = err.Error()
 		}
-		k.m.started(Now(), err == nil)
+		k.m.started(bootclock.Now(), err == nil)
 	case actSignal:
 		k.child.signalGroup(k.m.signal)
 	case actKill:
@@ -194,10 +196,10 @@ func (k *keeper) do(do act) {
 // lookAround reaps, and tells the machine what is gone.
 func (k *keeper) lookAround() {
 	if e, ok := k.child.reap(); ok {
-		k.m.ended(Now(), e)
+		k.m.ended(bootclock.Now(), e)
 	}
 	if !k.m.alive && k.child.empty() {
-		k.m.cleared(Now())
+		k.m.cleared(bootclock.Now())
 	}
 }
 
@@ -208,9 +210,9 @@ func (k *keeper) answer(req request) (r reply) {
 	case opStart:
 		err = k.begin(req)
 	case opExtend:
-		err = k.m.extend(Now(), req.Token, req.Deadline)
+		err = k.m.extend(bootclock.Now(), req.Token, req.Deadline)
 	case opStop:
-		k.m.stop(Now(), req.Signal, req.Grace)
+		k.m.stop(bootclock.Now(), req.Signal, req.Grace)
 	case opSignal:
 		err = k.send(req.Signal)
 	case opTake:
@@ -239,7 +241,7 @@ func (k *keeper) begin(req request) error {
 	if req.Program == nil || req.Lease == nil || len(req.Program.Argv) == 0 {
 		return errors.New("start: no program or no lease")
 	}
-	if err := k.m.begin(Now(), *req.Lease, req.Start); err != nil {
+	if err := k.m.begin(bootclock.Now(), *req.Lease, req.Start); err != nil {
 		return err
 	}
 	p := *req.Program
@@ -247,7 +249,7 @@ func (k *keeper) begin(req request) error {
 		p.User, p.KeepGroups = k.owner, true
 	}
 	if err := k.child.prepare(p); err != nil {
-		k.m.stop(Now(), 0, 0)
+		k.m.stop(bootclock.Now(), 0, 0)
 		return fmt.Errorf("start: %w", err)
 	}
 	k.m.phase = phaseStarting
@@ -256,9 +258,9 @@ func (k *keeper) begin(req request) error {
 		return err
 	}
 	err := k.child.start(k.m.start)
-	k.m.started(Now(), err == nil)
+	k.m.started(bootclock.Now(), err == nil)
 	if err != nil {
-		k.m.stop(Now(), 0, 0)
+		k.m.stop(bootclock.Now(), 0, 0)
 	}
 	return err
 }

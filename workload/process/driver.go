@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/bootclock"
 	"github.com/ganglion-mesh/ganglion/workload/output"
 	"github.com/ganglion-mesh/ganglion/workload/program"
 )
@@ -133,7 +134,7 @@ func (d *Driver) acquire() (err error) {
 			return err
 		}
 	}
-	if d.boot, err = bootID(); err != nil {
+	if d.boot, err = bootclock.ID(); err != nil {
 		return err
 	}
 	if d.null, err = os.Open(os.DevNull); err != nil {

@@ -13,13 +13,13 @@ import (
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/workload"
-	"github.com/ganglion-mesh/ganglion/workload/keeper"
+	"github.com/ganglion-mesh/ganglion/workload/bootclock"
 	"github.com/ganglion-mesh/ganglion/workload/program"
 )
 
 func leasedShell(n int, script string, in time.Duration) workload.Spec {
 	s := shell(n, script)
-	s.Lease = &workload.Lease{Token: 7, Deadline: keeper.Now() + in, Signal: syscall.SIGTERM}
+	s.Lease = &workload.Lease{Token: 7, Deadline: bootclock.Now() + in, Signal: syscall.SIGTERM}
 	return s
 }
 
@@ -34,7 +34,7 @@ func daemonOf(t *testing.T, d *Driver, s workload.Spec) (pid int) {
 	until(t, "the daemon", func() bool {
 		b, _ := os.ReadFile(file)
 		pid, _ = strconv.Atoi(strings.TrimSpace(string(b)))
-		return pid > 0 || keeper.Now() > s.Lease.Deadline
+		return pid > 0 || bootclock.Now() > s.Lease.Deadline
 	})
 	_ = os.Remove(file)
 	return pid
@@ -57,8 +57,8 @@ func inTime(t *testing.T, f func(in time.Duration) bool) {
 // always.
 func outran(t *testing.T, daemon int) bool {
 	t.Helper()
-	for begun := keeper.Now(); alive(daemon); <-time.After(5 * time.Millisecond) {
-		if keeper.Now()-begun > 2*time.Second {
+	for begun := bootclock.Now(); alive(daemon); <-time.After(5 * time.Millisecond) {
+		if bootclock.Now()-begun > 2*time.Second {
 			t.Log("the keeper came too late for a daemon of its copy")
 			_ = syscall.Kill(daemon, syscall.SIGKILL)
 			return true
@@ -100,7 +100,7 @@ func TestLeaseEndsDaemons(t *testing.T) {
 				return false
 			}
 			daemon := daemonOf(t, d, s)
-			if e := exitFrom(t, h); !e.Fenced || keeper.Now() < s.Lease.Deadline {
+			if e := exitFrom(t, h); !e.Fenced || bootclock.Now() < s.Lease.Deadline {
 				t.Errorf("exit %+v", e)
 			}
 			if alive(h.Instance().Pid) {
@@ -153,9 +153,9 @@ func TestStoppedKeeper(t *testing.T) {
 				return false
 			}
 			suspend(t, h.(*leased).process.inst.Pid)
-			bites := keeper.Now() < s.Lease.Deadline
-			if e := exitFrom(t, h); !e.Fenced || keeper.Now() < s.Lease.Deadline || alive(h.Instance().Pid) {
-				t.Errorf("exit %+v, %s after the deadline", e, keeper.Now()-s.Lease.Deadline)
+			bites := bootclock.Now() < s.Lease.Deadline
+			if e := exitFrom(t, h); !e.Fenced || bootclock.Now() < s.Lease.Deadline || alive(h.Instance().Pid) {
+				t.Errorf("exit %+v, %s after the deadline", e, bootclock.Now()-s.Lease.Deadline)
 			}
 			return bites
 		})
@@ -189,7 +189,7 @@ func TestLeaseOutlivesNoAgent(t *testing.T) {
 					_ = agent.Process.Kill()
 					return false
 				}
-				now := keeper.Now()
+				now := bootclock.Now()
 				if daemon != 0 && (now < s.Lease.Deadline || now > s.Lease.Deadline+5*time.Second) {
 					t.Errorf("ended %s after the deadline", now-s.Lease.Deadline)
 				}

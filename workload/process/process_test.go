@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/bootclock"
 	"github.com/ganglion-mesh/ganglion/workload/keeper"
 	"github.com/ganglion-mesh/ganglion/workload/program"
 	"github.com/ganglion-mesh/ganglion/workload/workloadtest"
@@ -164,7 +165,7 @@ func TestConforms(t *testing.T) {
 				return open(t, d.cfg)
 			},
 			Programs: workloadtest.ShellPrograms(),
-			Now:      keeper.Now,
+			Now:      bootclock.Now,
 			Runs: func(in workload.Instance) bool {
 				st, err := program.ReadStat(in.Pid)
 				return err == nil && st.Running() && st.Start == in.StartTime

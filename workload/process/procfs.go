@@ -14,24 +14,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ganglion-mesh/ganglion/workload/bootclock"
 	"github.com/ganglion-mesh/ganglion/workload/program"
 )
 
 // ticks a second, as user space sees them on every Linux architecture.
 const userHZ = 100
 
-func bootID() (string, error) {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(b)), err
-}
-
 // sinceStart tells how long a process has run.
 func sinceStart(start uint64) time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		return 0
-	}
-	return max(0, time.Duration(ts.Nano())-time.Duration(start)*(time.Second/userHZ))
+	return max(0, bootclock.Now()-time.Duration(start)*(time.Second/userHZ))
 }
 
 // marked is a process that carries a nonce of this data directory.

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/ganglion-mesh/ganglion/workload"
-	"github.com/ganglion-mesh/ganglion/workload/keeper"
+	"github.com/ganglion-mesh/ganglion/workload/bootclock"
 	"github.com/ganglion-mesh/ganglion/workload/program"
 	"github.com/ganglion-mesh/ganglion/workload/workloadtest"
 )
@@ -38,7 +38,7 @@ func TestConformance(t *testing.T) {
 			return d
 		},
 		Programs: workloadtest.ShellPrograms(),
-		Now:      keeper.Now,
+		Now:      bootclock.Now,
 		Runs: func(in workload.Instance) bool {
 			st, err := program.ReadStat(in.Pid)
 			return err == nil && st.Running() && st.Start == in.StartTime

@@ -174,21 +174,7 @@ func (h *handle) report(r report) {
 	h.become(r.successor, r.start)
 	next := h.inst
 	r.exit.Successor = &next
-	h.send(r.exit)
-}
-
-func (h *handle) send(e workload.Exit) {
-	for {
-		select {
-		case h.exited <- e:
-			return
-		default:
-		}
-		select {
-		case <-h.exited:
-		default:
-		}
-	}
+	workload.DeliverExit(h.exited, r.exit)
 }
 
 // release ends the watching without an exit: nothing is known of one.
@@ -205,7 +191,7 @@ func (h *handle) finishLocked(last *workload.Exit) {
 	}
 	h.finished = true
 	if last != nil {
-		h.send(*last)
+		workload.DeliverExit(h.exited, *last)
 		h.d.dirs.forget(h.unit)
 	}
 	h.d.bus.unwatch(h.unit)

@@ -12,13 +12,13 @@ import (
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/workload"
-	"github.com/ganglion-mesh/ganglion/workload/keeper"
+	"github.com/ganglion-mesh/ganglion/workload/bootclock"
 	"github.com/ganglion-mesh/ganglion/workload/program"
 )
 
 func leasedSpec(command []string, in time.Duration) workload.Spec {
 	s := specOf("db", 1, command)
-	s.Lease = &workload.Lease{Token: 7, Deadline: keeper.Now() + in, Signal: syscall.SIGTERM}
+	s.Lease = &workload.Lease{Token: 7, Deadline: bootclock.Now() + in, Signal: syscall.SIGTERM}
 	return s
 }
 
@@ -137,7 +137,7 @@ func TestStoppedKeeperOfAUnit(t *testing.T) {
 	if !ok || !e.Fenced || e.Signal != syscall.SIGKILL || e.Successor != nil {
 		t.Errorf("exit %+v, %v", e, ok)
 	}
-	if now := keeper.Now(); now < s.Lease.Deadline || alive(pid) || alive(daemon) {
+	if now := bootclock.Now(); now < s.Lease.Deadline || alive(pid) || alive(daemon) {
 		t.Errorf("%s after the deadline: copy runs %v, daemon %v", now-s.Lease.Deadline, alive(pid), alive(daemon))
 	}
 	s.Lease = leasedSpec(nil, time.Minute).Lease

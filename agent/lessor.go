@@ -17,10 +17,10 @@ import (
 // they share an entry.
 const renewEvery = 500 * time.Millisecond
 
-// landlord is a leader's side of singleton leases: it commits renewals, in
+// lessor is a leader's side of singleton leases: it commits renewals, in
 // batches, and knows since when each lease has not been renewed. On hosts that do
 // not lead it does nothing. It is safe for concurrent use.
-type landlord struct {
+type lessor struct {
 	raft   *raftSlot
 	clock  func() (boot string, up time.Duration)
 	timers topology.Timers
@@ -39,20 +39,20 @@ type renewals struct {
 	err   error           // or why there is none
 }
 
-func newLandlord(raft *raftSlot, clock func() (string, time.Duration), timers topology.Timers) *landlord {
-	return &landlord{raft: raft, clock: clock, timers: timers, kick: make(chan struct{}, 1)}
+func newLessor(raft *raftSlot, clock func() (string, time.Duration), timers topology.Timers) *lessor {
+	return &lessor{raft: raft, clock: clock, timers: timers, kick: make(chan struct{}, 1)}
 }
 
 // takeOffice makes every lease count as renewed now. A new leader calls it after
 // its barrier.
-func (l *landlord) takeOffice() {
+func (l *lessor) takeOffice() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.book.TakeOffice()
 }
 
 // look tells for how long each lease of a state has not been renewed.
-func (l *landlord) look(state *topology.State) map[string]topology.LeaseObs {
+func (l *lessor) look(state *topology.State) map[string]topology.LeaseObs {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_, now := l.clock() // after the state was read: a renewal is never taken for older than it is
@@ -60,7 +60,7 @@ func (l *landlord) look(state *topology.State) map[string]topology.LeaseObs {
 }
 
 // observe puts what is known of leases into what is decided by.
-func (l *landlord) observe(obs *topology.Observations, state *topology.State, o *observatory) {
+func (l *lessor) observe(obs *topology.Observations, state *topology.State, o *observatory) {
 	obs.Timers = l.timers
 	obs.Leases = l.look(state)
 	for app, lo := range obs.Leases {
@@ -72,7 +72,7 @@ func (l *landlord) observe(obs *topology.Observations, state *topology.State, o 
 }
 
 // run commits what is asked for until ctx ends.
-func (l *landlord) run(ctx context.Context) error {
+func (l *lessor) run(ctx context.Context) error {
 	every := min(renewEvery, l.timers.Hold/20)
 	for {
 		select {
@@ -89,7 +89,7 @@ func (l *landlord) run(ctx context.Context) error {
 	}
 }
 
-func (l *landlord) take() *renewals {
+func (l *lessor) take() *renewals {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.next
@@ -97,7 +97,7 @@ func (l *landlord) take() *renewals {
 	return r
 }
 
-func (l *landlord) refuse(err error) {
+func (l *lessor) refuse(err error) {
 	if r := l.take(); r != nil {
 		r.err = err
 		close(r.done)
@@ -105,7 +105,7 @@ func (l *landlord) refuse(err error) {
 }
 
 // commit renews in one entry all that has been asked for.
-func (l *landlord) commit(ctx context.Context) {
+func (l *lessor) commit(ctx context.Context) {
 	r := l.take()
 	if r == nil {
 		return
@@ -131,7 +131,7 @@ func (l *landlord) commit(ctx context.Context) {
 
 // renew renews leases of a host and returns those that are good now, by a log
 // entry committed after the request came.
-func (l *landlord) renew(ctx context.Context, req api.LeaseRequest, id string) ([]topology.LeaseRef, error) {
+func (l *lessor) renew(ctx context.Context, req api.LeaseRequest, id string) ([]topology.LeaseRef, error) {
 	node := l.raft.node()
 	if node == nil {
 		return nil, &consensus.NotLeaderError{}
@@ -167,7 +167,7 @@ func (l *landlord) renew(ctx context.Context, req api.LeaseRequest, id string) (
 
 // join adds to the batch that has not been proposed yet: an entry from before
 // the request would prove nothing to who asks.
-func (l *landlord) join(refs []topology.LeaseRef) *renewals {
+func (l *lessor) join(refs []topology.LeaseRef) *renewals {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.next == nil {
@@ -203,7 +203,7 @@ func (s *server) postLease(r *http.Request, body []byte) (any, error) {
 	default:
 		return nil, api.Errorf(api.CodeDenied, "renew leases of host %s: only its own agent may", shorten(req.Host))
 	}
-	good, err := s.landlord.renew(r.Context(), req, id)
+	good, err := s.lessor.renew(r.Context(), req, id)
 	if err != nil {
 		return nil, err
 	}

@@ -10,10 +10,10 @@ import (
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 )
 
-// tenant is a host's side of singleton leases: it renews those it needs and tells
+// leaseHolder is a host's side of singleton leases: it renews those it needs and tells
 // the keepers of its copies how long they are good. What it does not get done,
 // the keepers answer for.
-type tenant struct {
+type leaseHolder struct {
 	*member
 	clock func() (boot string, up time.Duration)
 	news  chan struct{} // cap 1: the leases may have changed
@@ -25,7 +25,7 @@ type tenant struct {
 
 // run keeps the leases until ctx ends. It waits for nobody: while one request
 // hangs, the next is sent.
-func (t *tenant) run(ctx context.Context) error {
+func (t *leaseHolder) run(ctx context.Context) error {
 	defer t.asks.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -46,7 +46,7 @@ func (t *tenant) run(ctx context.Context) error {
 }
 
 // look makes run look again. It never blocks.
-func (t *tenant) look() {
+func (t *leaseHolder) look() {
 	select {
 	case t.news <- struct{}{}:
 	default:
@@ -55,7 +55,7 @@ func (t *tenant) look() {
 
 // step does what is due and returns whether, and when, to look again although
 // nothing has changed.
-func (t *tenant) step(ctx context.Context) (again bool, after time.Duration) {
+func (t *leaseHolder) step(ctx context.Context) (again bool, after time.Duration) {
 	held := t.copies.Leases()
 	boot, now := t.clock() // before anything is sent
 	tick := t.tick(now, held)
@@ -81,7 +81,7 @@ func (t *tenant) step(ctx context.Context) (again bool, after time.Duration) {
 	return true, tick.Next
 }
 
-func (t *tenant) tick(now time.Duration, held []topology.HeldLease) leases.Tick {
+func (t *leaseHolder) tick(now time.Duration, held []topology.HeldLease) leases.Tick {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.holder.Tick(now, held)
@@ -89,7 +89,7 @@ func (t *tenant) tick(now time.Duration, held []topology.HeldLease) leases.Tick 
 
 // renew asks for leases to be renewed and makes use of the answer: until so long
 // after the request was sent, never after it was answered.
-func (t *tenant) renew(ctx context.Context, req api.LeaseRequest, sent leases.Sent, holds map[topology.LeaseRef]time.Duration) {
+func (t *leaseHolder) renew(ctx context.Context, req api.LeaseRequest, sent leases.Sent, holds map[topology.LeaseRef]time.Duration) {
 	good, err := t.ask(ctx, req)
 	if err != nil {
 		t.log.Debug("renew leases", "error", err)
@@ -110,9 +110,9 @@ func (t *tenant) renew(ctx context.Context, req api.LeaseRequest, sent leases.Se
 
 // ask has leases renewed by whoever leads, by way of another voter if it cannot be
 // reached from here.
-func (t *tenant) ask(ctx context.Context, req api.LeaseRequest) ([]topology.LeaseRef, error) {
+func (t *leaseHolder) ask(ctx context.Context, req api.LeaseRequest) ([]topology.LeaseRef, error) {
 	if t.leader.leading() {
-		return t.landlord.renew(ctx, req, t.hostID())
+		return t.lessor.renew(ctx, req, t.hostID())
 	}
 	deadline, _ := ctx.Deadline()
 	var err error
