@@ -121,7 +121,7 @@ func (c *Client) ask(ctx context.Context, req request) (Status, error) {
 		return Status{}, fmt.Errorf("reach keeper: %w", err)
 	}
 	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	defer interrupt(ctx, conn)()
 	if err := write(conn, req); err != nil {
 		return Status{}, fmt.Errorf("reach keeper: %w", errors.Join(ctx.Err(), err))
 	}
@@ -149,30 +149,87 @@ func readReply(lines *bufio.Scanner) (r reply, err error) {
 	return r, json.Unmarshal(lines.Bytes(), &r)
 }
 
-// Watch calls f with the keeper's status now and after each change, until the
-// keeper ends, the connection breaks or ctx ends. What lies between two changes
-// may be left out if f is slow. If f returns true, the agent takes over the
-// restart that the keeper is waiting with.
-func (c *Client) Watch(ctx context.Context, f func(Status) (take bool)) error {
+// Watch is a connection on which a keeper tells how it stands. It is used by one
+// goroutine.
+type Watch struct {
+	conn  net.Conn
+	lines *bufio.Scanner
+	first Status
+}
+
+// Watch connects, and returns once the keeper has told how it stands. From then
+// on it tells each change, and its end, whether somebody reads yet or not. The
+// caller closes it.
+func (c *Client) Watch(ctx context.Context) (*Watch, error) {
 	conn, err := c.dial(ctx)
 	if err != nil {
-		return fmt.Errorf("watch keeper: %w", err)
+		return nil, fmt.Errorf("watch keeper: %w", err)
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
-	if err := write(conn, request{Op: opWatch}); err != nil {
-		return fmt.Errorf("watch keeper: %w", err)
+	w := &Watch{conn: conn, lines: newLines(conn, replyBytes)}
+	inTime := interrupt(ctx, conn)
+	err = write(conn, request{Op: opWatch})
+	if err == nil {
+		w.first, err = w.next()
 	}
-	lines := newLines(conn, replyBytes)
-	for {
-		r, err := readReply(lines)
-		if err != nil {
-			return fmt.Errorf("watch keeper: %w", errors.Join(ctx.Err(), err))
-		}
-		if f(r.Status) {
-			if err := write(conn, request{Op: opTake, Start: r.Status.Start}); err != nil {
+	if !inTime() {
+		err = errors.Join(ctx.Err(), err)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("watch keeper: %w", err)
+	}
+	_ = conn.SetDeadline(time.Time{})
+	return w, nil
+}
+
+// interrupt has reads and writes on conn fail when ctx ends. The function it
+// returns ends that, and tells whether ctx has not.
+func interrupt(ctx context.Context, conn net.Conn) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+}
+
+// Begin is Start under a watch that was begun before, so that nothing of what
+// comes of it can be missed. The caller closes the watch, which is nil with an
+// error.
+func (c *Client) Begin(ctx context.Context, p Program, lease workload.Lease, n int) (*Watch, Status, error) {
+	w, err := c.Watch(ctx)
+	if err != nil {
+		return nil, Status{}, err
+	}
+	st, err := c.Start(ctx, p, lease, n)
+	if err != nil {
+		w.Close()
+		return nil, st, err
+	}
+	return w, st, nil
+}
+
+// First is how the keeper stood when the watch began.
+func (w *Watch) First() Status { return w.first }
+
+// Close ends the watching.
+func (w *Watch) Close() { w.conn.Close() }
+
+// Follow calls f with how the keeper stood when the watch began and after each
+// change, until the keeper ends, the connection breaks or ctx ends. What lies
+// between two changes may be left out if f is slow. If f returns true, the agent
+// takes over the restart that the keeper is waiting with.
+func (w *Watch) Follow(ctx context.Context, f func(Status) (take bool)) error {
+	defer interrupt(ctx, w.conn)()
+	for st := w.first; ; {
+		if f(st) {
+			if err := write(w.conn, request{Op: opTake, Start: st.Start}); err != nil {
 				return fmt.Errorf("watch keeper: %w", err)
 			}
 		}
+		var err error
+		if st, err = w.next(); err != nil {
+			return fmt.Errorf("watch keeper: %w", errors.Join(ctx.Err(), err))
+		}
 	}
+}
+
+func (w *Watch) next() (Status, error) {
+	r, err := readReply(w.lines)
+	return r.Status, err
 }

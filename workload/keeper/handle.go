@@ -28,8 +28,11 @@ type Process interface {
 
 // HandleConfig is what a Handle is made of.
 type HandleConfig struct {
-	Spec    workload.Spec
-	Client  *Client
+	Spec   workload.Spec
+	Client *Client
+	// Watch was begun before the keeper was told to start its copy, or was found
+	// to have one: so that no end of that is missed. Run closes it.
+	Watch   *Watch
 	Process Process
 	// Began is told each instance that the keeper has started by itself.
 	Began func(workload.Instance)
@@ -89,7 +92,8 @@ func (h *Handle) Lease() workload.Lease {
 const reconnect = 20 * time.Millisecond
 
 // lastWords is how long after a keeper's end its last status may take to be read.
-const lastWords = time.Second
+// It is there already, so that this is for an agent that does not get to read.
+const lastWords = 5 * time.Second
 
 // Run follows the keeper until it and its copy have ended or the driver lets go.
 // It must be called once.
@@ -107,8 +111,11 @@ func (h *Handle) Run() {
 		case <-ctx.Done():
 		}
 	})
-	for {
-		_ = h.cfg.Client.Watch(ctx, h.see)
+	for watch := h.cfg.Watch; ; {
+		if watch != nil {
+			_ = watch.Follow(ctx, h.see)
+			watch.Close()
+		}
 		select {
 		case <-h.cfg.Process.Ended():
 			cancel()
@@ -117,6 +124,7 @@ func (h *Handle) Run() {
 			return
 		case <-time.After(reconnect):
 		}
+		watch, _ = h.cfg.Client.Watch(ctx)
 	}
 }
 
@@ -183,9 +191,12 @@ func (h *Handle) over() bool {
 }
 
 // How long a keeper has for an answer, and for its end once a grace is over,
-// before it counts as stuck and is killed with its copy.
+// before it counts as stuck and is killed with its copy. A copy that is given a
+// grace is not to lose it where the machine is starved: then an answer may take
+// some of that, up to slowAnswer.
 const (
 	answerTime = time.Second
+	slowAnswer = 3 * time.Second
 	endTime    = 2 * time.Second
 )
 
@@ -214,7 +225,7 @@ func (h *Handle) Signal(sig syscall.Signal) error {
 	if h.over() {
 		return fmt.Errorf("signal %s: %w", h.cfg.Spec.ID, os.ErrProcessDone)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+	ctx, cancel := context.WithTimeout(context.Background(), slowAnswer)
 	defer cancel()
 	if _, err := h.cfg.Client.Signal(ctx, sig); err != nil {
 		return fmt.Errorf("signal %s: %w", h.cfg.Spec.ID, err)
@@ -235,7 +246,7 @@ func (h *Handle) stop(ctx context.Context, sig syscall.Signal, grace time.Durati
 	if h.over() {
 		return h.lost()
 	}
-	asked, cancel := context.WithTimeout(ctx, answerTime)
+	asked, cancel := context.WithTimeout(ctx, max(answerTime, min(grace, slowAnswer)))
 	_, err := h.cfg.Client.Stop(asked, sig, grace)
 	cancel()
 	if err == nil {

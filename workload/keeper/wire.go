@@ -65,6 +65,9 @@ type Status struct {
 	Why     string `json:"why,omitempty"` // a restart that failed
 }
 
+// Keeps tells whether there is a copy that the keeper runs, or will.
+func (s Status) Keeps() bool { return s.Start > 0 && s.Phase != string(phaseOver) }
+
 // request is one line to a keeper. A connection carries one, save that after a
 // watch there may be takes.
 type request struct {

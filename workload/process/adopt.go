@@ -30,7 +30,8 @@ import (
 // is started next, not here.
 func (d *Driver) Adopt(ctx context.Context) ([]workload.Handle, error) {
 	d.cg.endChecks()
-	a := &adoption{d: d, keepers: map[workload.CopyID]keeper.Status{}, byID: map[workload.CopyID]*handle{}, runs: map[workload.CopyID]run{}, patience: time.Now().Add(markWait)}
+	a := &adoption{d: d, keepers: map[workload.CopyID]*keeper.Watch{}, byID: map[workload.CopyID]*handle{}, runs: map[workload.CopyID]run{}, patience: time.Now().Add(markWait)}
+	defer a.close()
 	var err error
 	if a.found, err = findMarked(d.tag + "-"); err != nil {
 		return nil, fmt.Errorf("adopt copies: %w", err)
@@ -54,12 +55,19 @@ func (d *Driver) Adopt(ctx context.Context) ([]workload.Handle, error) {
 
 type adoption struct {
 	d        *Driver
-	keepers  map[workload.CopyID]keeper.Status // of the adopted copies that have one
+	keepers  map[workload.CopyID]*keeper.Watch // of the adopted copies that have one
 	found    []marked
 	byID     map[workload.CopyID]*handle
 	runs     map[workload.CopyID]run
 	remnants map[workload.CopyID][]string
 	patience time.Time // when no process can be between its fork and its exec any more
+}
+
+// close ends the watches that no handle has taken over, where adopting failed.
+func (a *adoption) close() {
+	for _, watch := range a.keepers {
+		watch.Close()
+	}
 }
 
 // recorded adopts the copy a record names, if it runs.
@@ -326,9 +334,11 @@ func (a *adoption) install() ([]workload.Handle, error) {
 		s.mu.Unlock()
 		a.d.out.Track(id)
 		h.watch()
-		if st, ok := a.keepers[id]; ok {
+		if watch, ok := a.keepers[id]; ok {
+			delete(a.keepers, id) // it is the handle's now
+			st := watch.First()
 			s.starts.Store(int64(st.Start))
-			hs = append(hs, a.d.follow(s, h, st))
+			hs = append(hs, a.d.follow(s, h, watch, st))
 			continue
 		}
 		hs = append(hs, h)

@@ -21,10 +21,11 @@ import (
 // ordersFile is the socket of a copy's keeper, beside the copy's records.
 const ordersFile = "keeper"
 
-// How long a keeper has to start, and one that is found to answer.
+// How long a keeper has to start, and one that is found to answer: as long as the
+// machine may starve it, since its copy ends with it.
 const (
 	keeperStart  = 10 * time.Second
-	keeperAnswer = time.Second
+	keeperAnswer = 5 * time.Second
 )
 
 func (d *Driver) keeperClient(id workload.CopyID) *keeper.Client {
@@ -84,11 +85,10 @@ func (d *Driver) startLeased(ctx context.Context, s *slot, spec workload.Spec, n
 	s.live = h
 	ctx, cancel := context.WithTimeout(ctx, keeperStart)
 	defer cancel()
-	order := d.program(p, spec, h.mark)
-	st, err := d.keeperClient(spec.ID).Start(ctx, order, *spec.Lease, n)
+	watch, st, err := d.keeperClient(spec.ID).Begin(ctx, d.program(p, spec, h.mark), *spec.Lease, n)
 	if err == nil {
 		s.starts.Store(int64(n))
-		return d.follow(s, h, st), nil
+		return d.follow(s, h, watch, st), nil
 	}
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), keeperStart)
 	defer cancel()
@@ -190,10 +190,10 @@ func (d *Driver) program(p *prepared, spec workload.Spec, mark string) keeper.Pr
 }
 
 // follow makes the handle of a copy whose keeper is h.
-func (d *Driver) follow(s *slot, h *handle, st keeper.Status) workload.Handle {
+func (d *Driver) follow(s *slot, h *handle, watch *keeper.Watch, st keeper.Status) workload.Handle {
 	l := &leased{process: h}
 	l.Handle = keeper.NewHandle(keeper.HandleConfig{
-		Spec: h.inst.Spec, Client: d.keeperClient(h.inst.Spec.ID), Process: keeperProcess{h},
+		Spec: h.inst.Spec, Client: d.keeperClient(h.inst.Spec.ID), Watch: watch, Process: keeperProcess{h},
 		Began: func(i workload.Instance) { s.starts.Store(int64(i.Start)) },
 	}, st)
 	if !d.spawn(l.Run) {
@@ -256,12 +256,15 @@ func (a *adoption) takeKeeper(id workload.CopyID, h *handle, s started, r run) b
 	h.kept, h.cgroup = true, s.Cgroup
 	ctx, cancel := context.WithTimeout(context.Background(), keeperAnswer)
 	defer cancel()
-	st, err := a.d.keeperClient(id).Status(ctx)
-	if err == nil && st.Start > 0 && st.Phase != "over" {
-		a.keepers[id], a.byID[id], a.runs[id] = st, h, r
+	watch, err := a.d.keeperClient(id).Watch(ctx)
+	if err == nil && watch.First().Keeps() {
+		a.keepers[id], a.byID[id], a.runs[id] = watch, h, r
 		return true
 	}
-	a.d.log.Warn("a keeper has nothing to keep or does not answer; it is ended", "copy", id.String(), "phase", st.Phase, "error", err)
+	if err == nil {
+		watch.Close()
+	}
+	a.d.log.Warn("a keeper has nothing to keep or does not answer; it is ended", "copy", id.String(), "error", err)
 	_ = h.control(func(fd int) error { return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) })
 	h.pidfd.Close()
 	end, cancel := context.WithTimeout(context.Background(), keeperStart)

@@ -18,10 +18,11 @@ import (
 	"github.com/ganglion-mesh/ganglion/workload/program"
 )
 
-// How long a keeper has to start its copy, and one that is found to answer.
+// How long a keeper has to start its copy, and one that is found to answer: as
+// long as the machine may starve it, since its copy ends with it.
 const (
 	keeperStart  = 10 * time.Second
-	keeperAnswer = time.Second
+	keeperAnswer = 5 * time.Second
 )
 
 // keeperCaps are what a keeper that PID 1 starts as the copy's user needs to be
@@ -77,11 +78,11 @@ func (d *Driver) startLeased(ctx context.Context, s *slot, spec workload.Spec, n
 	orders.Close() // from now on it is the keeper's alone: its end is seen
 	ctx, cancel := context.WithTimeout(ctx, keeperStart)
 	defer cancel()
-	st, err := d.keeperClient(unit).Start(ctx, d.program(p, spec), *spec.Lease, n)
+	watch, st, err := d.keeperClient(unit).Begin(ctx, d.program(p, spec), *spec.Lease, n)
 	if err == nil {
 		s.hold(h)
 		d.ownOutput(s, st.Pid)
-		return d.follow(h, spec, st), nil
+		return d.follow(h, spec, watch, st), nil
 	}
 	d.abandon(ctx, s, h)
 	var exec *keeper.StartError
@@ -106,10 +107,10 @@ func (d *Driver) program(p *prepared, spec workload.Spec) keeper.Program {
 }
 
 // follow makes the handle of a copy whose keeper is the process of h's unit.
-func (d *Driver) follow(h *handle, spec workload.Spec, st keeper.Status) workload.Handle {
+func (d *Driver) follow(h *handle, spec workload.Spec, watch *keeper.Watch, st keeper.Status) workload.Handle {
 	h.renumber(st.Start)
 	k := keeper.NewHandle(keeper.HandleConfig{
-		Spec: spec, Client: d.keeperClient(h.unit), Process: keeperUnit{h},
+		Spec: spec, Client: d.keeperClient(h.unit), Watch: watch, Process: keeperUnit{h},
 		Began: func(i workload.Instance) { h.renumber(i.Start) },
 	}, st)
 	d.mu.Lock()
@@ -151,11 +152,14 @@ func (u keeperUnit) End(ctx context.Context) error { return u.stop(ctx, unix.SIG
 func (d *Driver) adoptKeeper(ctx context.Context, h *handle) (workload.Handle, error) {
 	ask, cancel := context.WithTimeout(ctx, keeperAnswer)
 	defer cancel()
-	st, err := d.keeperClient(h.unit).Status(ask)
-	if err == nil && st.Start > 0 && st.Phase != "over" {
-		return d.follow(h, h.spec, st), nil
+	watch, err := d.keeperClient(h.unit).Watch(ask)
+	if err == nil && watch.First().Keeps() {
+		return d.follow(h, h.spec, watch, watch.First()), nil
 	}
-	d.log.Warn("a keeper has nothing to keep or does not answer; it is ended", "unit", h.unit, "phase", st.Phase, "error", err)
+	if err == nil {
+		watch.Close()
+	}
+	d.log.Warn("a keeper has nothing to keep or does not answer; it is ended", "unit", h.unit, "error", err)
 	end, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
 	return nil, h.stop(end, unix.SIGKILL, 0)
