@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -42,8 +43,29 @@ func play(role string) int {
 			all = append(all, b)
 		}
 		return len(all) & 1
+	case "stuffed":
+		return playStuffed()
 	}
 	return 2
+}
+
+// playStuffed is a copy's daemon that has so many pages of memory that its end
+// takes a while.
+func playStuffed() int {
+	all, err := unix.Mmap(-1, 0, 256<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return 1
+	}
+	_ = unix.Madvise(all, unix.MADV_NOHUGEPAGE)
+	for i := 0; i < len(all); i += 4096 {
+		all[i] = 1
+	}
+	file := os.Getenv("STATE_DIR") + "/pid"
+	if os.WriteFile(file+".new", []byte(strconv.Itoa(os.Getpid())), 0o644) != nil || os.Rename(file+".new", file) != nil {
+		return 1
+	}
+	_ = unix.Pause()
+	return int(all[0])
 }
 
 // agentConfig is what an agent's process is told.

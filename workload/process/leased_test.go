@@ -4,6 +4,7 @@ package process
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -137,6 +138,24 @@ func TestKilledKeeper(t *testing.T) {
 			if alive(pid) || alive(daemon) {
 				t.Errorf("the exit is told; copy runs %v, daemon %v", alive(pid), alive(daemon))
 			}
+		}
+	})
+}
+
+// A process in its end shows no mark any more, and holds what it held: its files,
+// locks and ports. The exit of its copy waits for it.
+func TestKilledKeeperOfALargeDaemon(t *testing.T) {
+	modes(t, func(t *testing.T, cfg Config) {
+		d := fresh(t, cfg)
+		s := leasedShell(1, fmt.Sprintf(`(%s=stuffed setsid %s &); exec sleep 1000`, roleVar, self(t)), time.Hour)
+		h := startLeased(t, d, s)
+		daemon := daemonOf(t, d, s)
+		if err := syscall.Kill(h.process.inst.Pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		exitFrom(t, h)
+		if alive(daemon) {
+			t.Error("the exit is told, and a daemon of the copy is still in its end")
 		}
 	})
 }

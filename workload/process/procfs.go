@@ -42,51 +42,89 @@ const environBytes = 1 << 20
 // reads every environment it may, which takes milliseconds: never on the way
 // from an exit to a start.
 func findMarked(prefix string) ([]marked, error) {
+	found, _, err := search(prefix)
+	return found, err
+}
+
+// search is findMarked that also tells who could not be asked, with their start
+// times: a process in its end, or for longer than anybody waits in the middle of
+// an exec, may have a mark and shows none.
+func search(prefix string) (found []marked, silent map[int]uint64, err error) {
 	pids, err := program.Pids()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var found []marked
+	silent = map[int]uint64{}
 	for _, pid := range pids {
 		env, err := readEnviron(pid)
-		if err != nil || !bytes.Contains(env, []byte(NonceVar+"="+prefix)) {
+		if err != nil || len(env) == 0 {
+			if st, statErr := program.ReadStat(pid); statErr == nil && st.Running() && maySee(pid) &&
+				(st.Exiting || err == nil && midExec(pid)) {
+				silent[pid] = st.Start
+			}
+			continue
+		}
+		if !bytes.Contains(env, []byte(NonceVar+"="+prefix)) {
 			continue
 		}
 		if nonce := environValue(env, NonceVar); strings.HasPrefix(nonce, prefix) {
 			found = append(found, marked{pid, nonce, env})
 		}
 	}
-	return found, nil
+	return found, silent, nil
 }
+
+// How long a process is looked at again for its environment: in the middle of an
+// exec, where a starved machine may leave it for a while; and one that may be
+// there, or hides its environment for good.
+const (
+	execTime   = 2 * time.Second
+	hiddenTime = 4 * time.Millisecond
+)
 
 // readEnviron reads a process's environment. In the middle of an exec a process
 // has none, or none that we may read; so that a mark is not overlooked by that,
 // it is looked at again.
 func readEnviron(pid int) (env []byte, err error) {
-	for range 4 {
+	begun := time.Now()
+	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
 		env, err = readEnvironOnce(pid)
-		if !midExec(pid, env, err) {
-			break
+		again := time.Duration(0)
+		switch {
+		case err == nil && len(env) == 0 && midExec(pid):
+			again = execTime
+		case errors.Is(err, fs.ErrPermission) && maySee(pid) && hasProgram(pid):
+			again = hiddenTime
 		}
-		<-time.After(time.Millisecond)
+		if time.Since(begun) >= again {
+			return env, err
+		}
+		<-time.After(pause)
 	}
-	return env, err
 }
 
-// midExec tells whether what was read may be that of a process in an exec: not a
-// zombie's or a kernel thread's, which have no program.
-func midExec(pid int, env []byte, err error) bool {
-	if err == nil && len(env) > 0 {
+// midExec tells whether a process that has shown no environment has one all the
+// same, or is going to: not a zombie, one in its end or a thread of the kernel,
+// which have no program, nor one whose environment is empty.
+func midExec(pid int) bool {
+	if !hasProgram(pid) {
 		return false
 	}
-	if err != nil {
-		uid, statErr := ownerOf(pid)
-		if !errors.Is(err, fs.ErrPermission) || statErr != nil || int(uid) != os.Geteuid() {
-			return false
-		}
-	}
-	_, err = os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe")
+	st, err := program.ReadStat(pid)
+	return err == nil && (st.EnvEnd == 0 || st.EnvStart < st.EnvEnd)
+}
+
+func hasProgram(pid int) bool {
+	_, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe")
 	return err == nil || errors.Is(err, fs.ErrPermission)
+}
+
+// maySee tells whether a process's environment is for us to read, but for a
+// process that hides it.
+func maySee(pid int) bool {
+	me := os.Geteuid()
+	uid, err := ownerOf(pid)
+	return me == 0 || err == nil && int(uid) == me
 }
 
 func readEnvironOnce(pid int) ([]byte, error) {

@@ -4,11 +4,15 @@ package process
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ganglion-mesh/ganglion/workload"
 	"github.com/ganglion-mesh/ganglion/workload/program"
@@ -172,5 +176,43 @@ func TestRunRecordFits(t *testing.T) {
 		if got, err := readRun(filepath.Dir(f.Name())); err != nil || got != r {
 			t.Errorf("wrote %+v, read %+v, %v", r, got, err)
 		}
+	}
+}
+
+// A process that does nothing but exec is not seen without its mark, though it
+// gets little CPU for that.
+func TestMarkIsSeenDuringExec(t *testing.T) {
+	path := filepath.Join(dataDir(t), "again")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\nexec \"$0\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path)
+	cmd.Env = []string{NonceVar + "=t-1"}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	_ = unix.Setpriority(unix.PRIO_PROCESS, cmd.Process.Pid, 10)
+	for begun := time.Now(); time.Since(begun) < time.Second; {
+		asked := time.Now()
+		env, err := readEnviron(cmd.Process.Pid)
+		if got := environValue(env, NonceVar); got != "t-1" && time.Since(asked) < execTime {
+			t.Fatalf("its mark is %q, %v", got, err)
+		}
+	}
+}
+
+// Nobody waits for the mark of a process whose environment is empty for good.
+func TestEmptyEnvironmentIsNoExec(t *testing.T) {
+	cmd := exec.Command("/bin/sleep", "1000")
+	cmd.Env = []string{}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	if env, err := readEnviron(cmd.Process.Pid); err != nil || len(env) > 0 || midExec(cmd.Process.Pid) {
+		t.Errorf("environment %q, %v", env, err)
 	}
 }

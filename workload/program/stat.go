@@ -22,7 +22,16 @@ type Stat struct {
 	Start          uint64 // clock ticks since boot
 	Exit           syscall.WaitStatus
 	ExitKnown      bool
+	// Exiting tells a process in its end: of its own it does nothing more, but it
+	// may hold its files, locks and ports until it runs no more.
+	Exiting bool
+	// EnvStart and EnvEnd are where in its memory its environment is: 0 in the
+	// middle of an exec, where there is no memory, and where the reader may not
+	// see it.
+	EnvStart, EnvEnd uint64
 }
+
+const flagExiting = 4 // PF_EXITING of the kernel
 
 // Running tells whether the process has not ended: a zombie has.
 func (s Stat) Running() bool { return s.State != 'Z' && s.State != 'X' }
@@ -53,6 +62,13 @@ func parseStat(b []byte) (Stat, error) {
 	s.Group, errs[1] = strconv.Atoi(f[2])
 	s.Session, errs[2] = strconv.Atoi(f[3])
 	s.Start, errs[3] = strconv.ParseUint(f[19], 10, 64)
+	if flags, err := strconv.ParseUint(f[6], 10, 64); err == nil { // field 9
+		s.Exiting = flags&flagExiting != 0
+	}
+	if len(f) > 48 { // fields 50 and 51
+		s.EnvStart, _ = strconv.ParseUint(f[47], 10, 64)
+		s.EnvEnd, _ = strconv.ParseUint(f[48], 10, 64)
+	}
 	if len(f) > 49 { // field 52, 0 where the reader may not see it
 		if code, err := strconv.Atoi(f[49]); err == nil {
 			s.Exit, s.ExitKnown = syscall.WaitStatus(code), true
