@@ -61,12 +61,15 @@ func (b *bench) startLeased(s workload.Spec, n int) (workload.Handle, workload.L
 	return h, l
 }
 
-// startShort starts a copy whose lease is to end within the test: soon, or later
-//
-//	where the machine takes that long to start anything.
-func (b *bench) startShort(command []string, fence time.Duration) (workload.Spec, workload.Handle, workload.Leased) {
+// shortest is how long after its start a short lease comes to its fence, where
+// nothing starves the machine.
+const shortest = 500 * time.Millisecond
+
+// startShort starts a copy whose lease comes to its fence within the test: in a
+// while, or later where the machine takes that long to start anything.
+func (b *bench) startShort(command []string, in, fence time.Duration) (workload.Spec, workload.Handle, workload.Leased) {
 	b.t.Helper()
-	for in := 500 * time.Millisecond; ; in *= 2 {
+	for ; ; in *= 2 {
 		s := b.leased(1, command, in+fence, fence)
 		h, err := b.d.Start(b.ctx(), s, 1)
 		if err != nil && in < patience && !s.Lease.Live(b.Now()) {
@@ -78,6 +81,20 @@ func (b *bench) startShort(command []string, fence time.Duration) (workload.Spec
 		return s, h, h.(workload.Leased)
 	}
 }
+
+// inTime does what has to be done before a lease comes to its fence, with longer
+// leases where the machine is starved for so long that it was not.
+func (b *bench) inTime(f func(in time.Duration) bool) {
+	b.t.Helper()
+	for in := shortest; !f(in); in *= 2 {
+		if in > patience {
+			b.t.Fatal("no lease is long enough")
+		}
+	}
+}
+
+// fenced tells whether a lease has come to its fence.
+func (b *bench) fenced(l workload.Lease) bool { return b.Now() >= l.Deadline-l.Fence }
 
 // gone waits until an instance runs no more and returns when that was.
 func (b *bench) gone(in workload.Instance) time.Duration {
@@ -109,7 +126,7 @@ func testLeaseNeeded(t *testing.T, b *bench) {
 }
 
 func testLeaseKills(t *testing.T, b *bench) {
-	s, h, _ := b.startShort(b.p.Stubborn, 0)
+	s, h, _ := b.startShort(b.p.Stubborn, shortest, 0)
 	in := h.Instance()
 	e := b.exit(h)
 	now := b.Now()
@@ -125,7 +142,7 @@ func testLeaseKills(t *testing.T, b *bench) {
 }
 
 func testLeaseAsks(t *testing.T, b *bench) {
-	s, h, _ := b.startShort(b.p.Sleep, patience)
+	s, h, _ := b.startShort(b.p.Sleep, shortest, patience)
 	e := b.exit(h)
 	if !e.Known || e.Signal != syscall.SIGTERM || !e.Fenced || e.Successor != nil {
 		t.Errorf("exit %+v", e)
@@ -136,30 +153,51 @@ func testLeaseAsks(t *testing.T, b *bench) {
 }
 
 func testLeaseExtend(t *testing.T, b *bench) {
-	s, h, l := b.startShort(b.p.Sleep, 100*time.Millisecond)
-	pid, first := h.Instance().Pid, s.Lease.Deadline
+	b.inTime(func(in time.Duration) bool {
+		s, h, l := b.startShort(b.p.Sleep, in, 100*time.Millisecond)
+		first := h.Instance()
+		later := b.refuseThenExtend(l)
+		if later == 0 {
+			b.exit(h)
+			return false
+		}
+		if in := h.Instance(); in.Pid != first.Pid || in.Start != 1 {
+			t.Errorf("instance %+v after the extension, was process %d", in, first.Pid)
+		}
+		e := b.exit(h)
+		if now := b.Now(); now < later-s.Lease.Fence || !e.Fenced {
+			t.Errorf("exit %+v, %s before the later deadline", e, later-now)
+		}
+		return true
+	})
+}
+
+// refuseThenExtend extends a lease by a second, and by nothing else. It returns
+// the later deadline; 0 if the lease came to its fence before it was asked.
+func (b *bench) refuseThenExtend(l workload.Leased) (later time.Duration) {
+	b.t.Helper()
+	short := l.Lease()
+	first := short.Deadline
 	for _, bad := range []struct {
 		token    uint64
 		deadline time.Duration
 	}{{leaseToken + 1, first + time.Hour}, {leaseToken - 1, first + time.Hour}, {0, first + time.Hour}, {leaseToken, first - 1}} {
 		if err := l.Extend(b.ctx(), bad.token, bad.deadline); err == nil || l.Lease().Deadline != first {
-			t.Errorf("token %d, deadline %s: error %v, lease %+v", bad.token, bad.deadline, err, l.Lease())
+			b.t.Errorf("token %d, deadline %s: error %v, lease %+v", bad.token, bad.deadline, err, l.Lease())
 		}
 	}
-	later := first + time.Second
-	if err := l.Extend(b.ctx(), leaseToken, later); err != nil || l.Lease().Deadline != later {
-		t.Fatalf("error %v, lease %+v", err, l.Lease())
+	later = first + time.Second
+	err := l.Extend(b.ctx(), leaseToken, later)
+	switch {
+	case b.fenced(short):
+		return 0
+	case err != nil || l.Lease().Deadline != later:
+		b.t.Fatalf("error %v, lease %+v", err, l.Lease())
 	}
 	if err := l.Extend(b.ctx(), leaseToken, first); err == nil {
-		t.Error("an older deadline was taken")
+		b.t.Error("an older deadline was taken")
 	}
-	if in := h.Instance(); in.Pid != pid || in.Start != 1 {
-		t.Errorf("instance %+v after the extension, was process %d", in, pid)
-	}
-	e := b.exit(h)
-	if now := b.Now(); now < later-s.Lease.Fence || !e.Fenced {
-		t.Errorf("exit %+v, %s before the later deadline", e, later-now)
-	}
+	return later
 }
 
 func testLeaseExtendEnded(t *testing.T, b *bench) {
@@ -173,7 +211,7 @@ func testLeaseExtendEnded(t *testing.T, b *bench) {
 
 // With no agent at all, a copy ends with its lease.
 func testLeaseNoAgent(t *testing.T, b *bench) {
-	s, h, _ := b.startShort(b.p.Stubborn, 0)
+	s, h, _ := b.startShort(b.p.Stubborn, shortest, 0)
 	in := h.Instance()
 	b.d = b.Restart(t, b.d)
 	if now := b.gone(in); now < s.Lease.Deadline || now > s.Lease.Deadline+late {
@@ -215,23 +253,41 @@ func testLeaseAdopt(t *testing.T, b *bench) {
 }
 
 func testLeaseAdoptExtends(t *testing.T, b *bench) {
-	s := b.leased(1, b.p.Sleep, patience, patience-2*time.Second)
-	b.startLeased(s, 1)
-	hs := b.restart()
-	if len(hs) != 1 {
-		t.Fatalf("adopted %d copies, want 1", len(hs))
+	b.inTime(func(in time.Duration) bool {
+		s, _, _ := b.startShort(b.p.Sleep, in, patience)
+		hs := b.restart()
+		if b.fenced(*s.Lease) {
+			return b.endAdopted(hs)
+		}
+		if len(hs) != 1 {
+			t.Fatalf("adopted %d copies, want 1", len(hs))
+		}
+		l, ok := hs[0].(workload.Leased)
+		if !ok {
+			t.Fatalf("%T is no workload.Leased", hs[0])
+		}
+		later := s.Lease.Deadline + 500*time.Millisecond
+		err := l.Extend(b.ctx(), leaseToken, later)
+		if b.fenced(*s.Lease) {
+			return b.endAdopted(hs)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e := b.exit(hs[0]); !e.Fenced || b.Now() < later-s.Lease.Fence {
+			t.Errorf("exit %+v, %s before the later deadline", e, later-b.Now())
+		}
+		return true
+	})
+}
+
+// endAdopted ends the copies of a try that came too late for their leases.
+func (b *bench) endAdopted(hs []workload.Handle) (inTime bool) {
+	b.t.Helper()
+	for _, h := range hs {
+		b.stop(h, 0)
 	}
-	l, ok := hs[0].(workload.Leased)
-	if !ok {
-		t.Fatalf("%T is no workload.Leased", hs[0])
-	}
-	later := s.Lease.Deadline + 500*time.Millisecond
-	if err := l.Extend(b.ctx(), leaseToken, later); err != nil {
-		t.Fatal(err)
-	}
-	if e := b.exit(hs[0]); !e.Fenced || b.Now() < later-s.Lease.Fence {
-		t.Errorf("exit %+v, %s before the later deadline", e, later-b.Now())
-	}
+	return false
 }
 
 // The keeper restarts at once; what has to wait is the agent's to decide.
@@ -257,14 +313,35 @@ func testLeaseRestart(t *testing.T, b *bench) {
 	if err != nil || !strings.Contains(string(out), "GANGLION_START=2") {
 		t.Errorf("environment %q, %v", out, err)
 	}
-	if err := h.Signal(syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	if e := b.exit(h); e.Successor != nil || e.Fenced || e.Signal != syscall.SIGKILL {
-		t.Errorf("exit %+v", e)
-	}
-	h, _ = b.startLeased(s, 3)
+	n := b.killForGood(h)
+	h, _ = b.startLeased(s, n+1)
 	b.stop(h, 0)
+}
+
+// killForGood kills a copy until its keeper leaves the restart to the agent, and
+// returns the number of that start: the present one, unless the agent is starved
+// for the second that the keeper waits for it.
+func (b *bench) killForGood(h workload.Handle) int {
+	b.t.Helper()
+	for {
+		in := h.Instance()
+		if err := h.Signal(syscall.SIGKILL); err != nil {
+			b.t.Fatal(err)
+		}
+		e, ok := b.receive(h)
+		if !ok || e.Fenced || e.Signal != syscall.SIGKILL {
+			b.t.Fatalf("exit %+v, %v", e, ok)
+		}
+		if e.Successor == nil {
+			if again, ok := b.receive(h); ok {
+				b.t.Fatalf("a second exit: %+v", again)
+			}
+			return in.Start
+		}
+		if waited := e.Successor.Since.Sub(in.Since.Add(e.Ran)); waited < 900*time.Millisecond {
+			b.t.Fatalf("the second restart came after %s, no agent could have taken it over", waited)
+		}
+	}
 }
 
 // What a keeper has done while no agent was there shows in the number.
