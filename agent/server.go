@@ -160,12 +160,29 @@ func (s *server) tryLeader(w http.ResponseWriter, r *http.Request, body []byte, 
 		api.WriteError(w, s.noLeader())
 		return true
 	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	answered := func() {}
+	if repeatable(r) {
+		answered = s.whenElected(cancel) // before it is looked whom to ask
+		defer answered()
+	}
 	addrs := s.leaderAddrs()
 	if hops == 0 { // the leader may be cut off from this host alone: others hand on
 		addrs = s.sliceAddrs()
 	}
 	for _, addr := range addrs {
-		if s.handOn(w, r, body, addr, hops+1) {
+		if ctx.Err() != nil {
+			return false // another leads: it is asked first
+		}
+		resp, err := s.ask(ctx, r, body, addr, hops+1)
+		if err != nil {
+			api.WriteError(w, err)
+			return true
+		}
+		if resp != nil {
+			answered()
+			passBack(w, resp)
 			return true
 		}
 	}
@@ -182,29 +199,39 @@ func (s *server) hops(r *http.Request) int {
 	return max(hops, 0)
 }
 
-// handOn sends the request to addr and passes the answer back. It reports false
-// if that agent could not be asked or knows no leader: then nothing was
-// executed.
-func (s *server) handOn(w http.ResponseWriter, r *http.Request, body []byte, addr string, hops int) bool {
+// repeatable tells of a request that it changes nothing, or is taken only once.
+func repeatable(r *http.Request) bool {
+	return r.Method == http.MethodGet || r.Header.Get(api.HeaderRequest) != ""
+}
+
+// ask hands the request on to addr and returns the answer. It returns neither
+// answer nor error if that agent could not be asked or knows no leader: then
+// nothing was executed, or may be again.
+func (s *server) ask(ctx context.Context, r *http.Request, body []byte, addr string, hops int) (*http.Response, error) {
 	req, err := s.outgoing(r, body, addr, hops)
 	if err != nil {
-		return false
+		return nil, err
 	}
-	resp, err := s.links.http.RoundTrip(req)
-	if err != nil {
+	resp, err := s.links.http.RoundTrip(req.WithContext(ctx))
+	switch {
+	case err != nil && (repeatable(r) || isDialError(err)):
 		s.compass.wrong(addr)
-		if r.Method == http.MethodGet || r.Header.Get(api.HeaderRequest) != "" || isDialError(err) {
-			return false // it changes nothing, or is taken only once
-		}
-		api.WriteError(w, api.Errorf(api.CodeUnknown, "%s at the leader %s: %v: it may or may not have happened; look before you try again", r.URL.Path, addr, err))
-		return true
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusServiceUnavailable {
+		return nil, nil
+	case err != nil:
 		s.compass.wrong(addr)
-		return false
+		return nil, api.Errorf(api.CodeUnknown, "%s at the leader %s: %v: it may or may not have happened; look before you try again", r.URL.Path, addr, err)
+	case resp.StatusCode == http.StatusServiceUnavailable:
+		_ = resp.Body.Close()
+		s.compass.wrong(addr)
+		return nil, nil
 	}
 	s.compass.set(addr)
+	return resp, nil
+}
+
+// passBack answers with what another agent answered.
+func passBack(w http.ResponseWriter, resp *http.Response) {
+	defer resp.Body.Close()
 	for _, k := range []string{"Content-Type", api.HeaderHost, headerCursor} {
 		if v := resp.Header.Get(k); v != "" {
 			w.Header().Set(k, v)
@@ -212,7 +239,6 @@ func (s *server) handOn(w http.ResponseWriter, r *http.Request, body []byte, add
 	}
 	w.WriteHeader(resp.StatusCode)
 	io.Copy(w, resp.Body) //nolint:errcheck // the client has gone, or sees a short answer
-	return true
 }
 
 func (s *server) outgoing(r *http.Request, body []byte, addr string, hops int) (*http.Request, error) {

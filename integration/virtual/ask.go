@@ -2,6 +2,7 @@ package virtual
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/url"
@@ -78,8 +79,9 @@ func (m *Mesh) TryApply(ctx context.Context, apps []intent.App, hosts ...*Host) 
 		m.ledger.wantAtLeast(a.Name, a.Copies())
 	}
 	req := api.ApplyRequest{Intents: intent.Intents{Apps: apps}}
+	key := rand.Text() // as the command does: a write that is asked for twice is made once
 	err := m.Ask(ctx, func(ctx context.Context, h *Host) error {
-		return h.Post(ctx, "/v1/apply", nil, req, nil)
+		return h.PostOnce(ctx, "/v1/apply", key, req, nil)
 	}, hosts...)
 	for _, a := range apps {
 		if err == nil {
