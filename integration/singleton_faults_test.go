@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ganglion-mesh/ganglion/agent/leases"
 	"github.com/ganglion-mesh/ganglion/integration/rig"
 )
 
@@ -25,24 +26,23 @@ const (
 
 var faults = []fault{faultCut, faultStop, faultKill, faultLeader, faultGap, faultStarve}
 
-// nemesis puts pairs of faults on a mesh, every pair of kinds in turn.
+// nemesis puts pairs of faults on a mesh.
 type nemesis struct {
-	t     *testing.T
-	rig   *rig.Rig
-	rnd   *rand.Rand
-	unit  time.Duration // the hold of a lease
-	pairs [][2]fault
+	t    *testing.T
+	rig  *rig.Rig
+	rnd  *rand.Rand
+	unit time.Duration // the hold of a lease
 }
 
-func newNemesis(t *testing.T, r *rig.Rig, seed uint64, unit time.Duration) *nemesis {
-	n := &nemesis{t: t, rig: r, rnd: rand.New(rand.NewPCG(seed, 1)), unit: unit}
+// everyPair is every kind of fault beside every kind, in some order.
+func everyPair(rnd *rand.Rand) (pairs [][2]fault) {
 	for _, a := range faults {
 		for _, b := range faults {
-			n.pairs = append(n.pairs, [2]fault{a, b})
+			pairs = append(pairs, [2]fault{a, b})
 		}
 	}
-	n.rnd.Shuffle(len(n.pairs), func(i, j int) { n.pairs[i], n.pairs[j] = n.pairs[j], n.pairs[i] })
-	return n
+	rnd.Shuffle(len(pairs), func(i, j int) { pairs[i], pairs[j] = pairs[j], pairs[i] })
+	return pairs
 }
 
 // blow is a pair of faults that was put on a mesh.
@@ -53,10 +53,9 @@ type blow struct {
 	since  time.Time // else all faults were over by then
 }
 
-// strike puts pair number i on the mesh, holder being a host that has a lease,
-// and returns when all of it is over.
-func (n *nemesis) strike(i int, holder *rig.Host) (b blow) {
-	pair := n.pairs[i%len(n.pairs)]
+// strike puts a pair on the mesh, holder being a host that has a lease, and
+// returns when all of it is over.
+func (n *nemesis) strike(pair [2]fault, holder *rig.Host) (b blow) {
 	lead := n.rig.Leader()
 	targets := [2]*rig.Host{holder, n.rig.Hosts[n.rnd.IntN(len(n.rig.Hosts))]}
 	if n.rnd.IntN(3) == 0 {
@@ -96,13 +95,14 @@ func (n *nemesis) strike(i int, holder *rig.Host) (b blow) {
 	return b
 }
 
-// span is how long a fault lasts: longer or shorter than a lease, but not so long
-// that two hosts at once look dead, which would shut the gate for minutes (S9).
+// span is how long a fault lasts: longer or shorter than a lease and its grace, but
+// not so long that two hosts at once look dead, which would shut the gate for
+// minutes (S9).
 func (n *nemesis) span(f fault) time.Duration {
 	if f == faultGap {
-		return 2200*time.Millisecond + time.Duration(n.rnd.Int64N(int64(400*time.Millisecond)))
+		return leases.MaxGap + time.Duration(100+n.rnd.IntN(200))*time.Millisecond
 	}
-	return min(n.unit/2+time.Duration(n.rnd.Int64N(int64(2*n.unit))), 12*time.Second)
+	return min(n.unit/3+time.Duration(n.rnd.Int64N(int64(2*n.unit))), 12*time.Second)
 }
 
 // hit harms a host for a while.

@@ -12,25 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/integration/rig"
 )
-
-const (
-	singletons = 8   // a mesh
-	meshes     = 2   // in parallel
-	pairsEach  = 100 // of faults, a mesh, as far as patience lets
-	fewest     = 8   // below, a mesh has shown nothing
-
-	patience = 100 * time.Second
-	// busy is how late the watch may be until the machine is too busy with other
-	// tests to tell how long a failover takes. That nothing runs twice is checked
-	// all the same.
-	busy = 100 * time.Millisecond
-)
-
-// shortLease are lease timers that make failovers quick.
-var shortLease = topology.Timers{Hold: time.Second, Kill: 300 * time.Millisecond, Grace: 2 * time.Second}
 
 func (w witness) appName(i int) string { return fmt.Sprintf("one%d", i) }
 
@@ -90,7 +73,6 @@ func (w witness) checkTokens(t *testing.T, app string) (changes int) {
 type owners struct {
 	dir   string
 	mu    sync.Mutex
-	late  time.Duration        // the worst that a tick was late since asked: how busy this machine is
 	since map[string]time.Time // when an app was last left without an owner; zero: it has one
 	gaps  map[string][]span    // that are over
 	done  chan struct{}
@@ -107,12 +89,12 @@ func watchOwners(w witness, n int) *owners {
 	o.ended.Go(func() {
 		tick := time.NewTicker(lookEvery)
 		defer tick.Stop()
-		for last := time.Now(); ; last = time.Now() {
+		for {
 			select {
 			case <-o.done:
 				return
 			case <-tick.C:
-				o.look(time.Since(last) - lookEvery)
+				o.look()
 			}
 		}
 	})
@@ -121,21 +103,13 @@ func watchOwners(w witness, n int) *owners {
 
 const lookEvery = 50 * time.Millisecond
 
-// lateness returns how late the watch was at worst since the last call.
-func (o *owners) lateness() time.Duration {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	defer func() { o.late = 0 }()
-	return o.late
-}
-
 func (o *owners) stop() {
 	close(o.done)
 	o.ended.Wait()
 }
 
 // look reads the kernel's list of locks.
-func (o *owners) look(late time.Duration) {
+func (o *owners) look() {
 	b, err := os.ReadFile("/proc/locks")
 	if err != nil {
 		return
@@ -143,7 +117,6 @@ func (o *owners) look(late time.Duration) {
 	held, now := string(b), time.Now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.late = max(o.late, late)
 	for app, since := range o.since {
 		var st syscall.Stat_t
 		owned := syscall.Stat(filepath.Join(o.dir, app+".lock"), &st) == nil && strings.Contains(held, fmt.Sprintf(":%d 0 EOF", st.Ino))
@@ -170,6 +143,14 @@ func (o *owners) ownerless() (list []string) {
 	return list
 }
 
+// owned tells which apps have no owner.
+func (o *owners) owned() error {
+	if list := o.ownerless(); len(list) > 0 {
+		return fmt.Errorf("without an owner: %v", list)
+	}
+	return nil
+}
+
 // longest is the longest gap that reaches into the time after from, counted from
 // since at the earliest.
 func (o *owners) longest(from, since time.Time) (longest time.Duration, app string) {
@@ -190,94 +171,6 @@ func (o *owners) longest(from, since time.Time) (longest time.Duration, app stri
 		}
 	}
 	return longest, app
-}
-
-// Eight singletons on each of two meshes, under up to 200 pairs of faults, as many
-// as there is time for: no lock is ever asked for while another copy holds it,
-// tokens rise, and each singleton is back within the window that its timers give
-// (S4). make soak gives it more time, and the timers that meshes have.
-func TestSingletonsUnderFaults(t *testing.T) {
-	t.Parallel()
-	timers, rounds, end := shortLease, pairsEach, time.Now().Add(patience)
-	if soak := os.Getenv("GANGLION_TEST_SOAK"); soak != "" {
-		d, err := time.ParseDuration(soak)
-		if err != nil {
-			t.Fatal(err)
-		}
-		timers, rounds, end = topology.DefaultTimers(), 1<<20, time.Now().Add(d)
-	}
-	// Not as parallel tests, of which no more run at a time than there are cores.
-	var all sync.WaitGroup
-	for i := range meshes {
-		all.Go(func() {
-			t.Run(fmt.Sprintf("mesh%d", i), func(t *testing.T) { torment(t, uint64(i), timers, rounds, end) })
-		})
-	}
-	all.Wait()
-}
-
-func torment(t *testing.T, seed uint64, timers topology.Timers, rounds int, end time.Time) {
-	r := rig.New(t, 5)
-	r.Env = []string{fmt.Sprintf("GANGLION_TEST_LEASE=%s,%s,%s", timers.Hold, timers.Kill, timers.Grace)}
-	r.Start()
-	awaitVoters(t, r, 3)
-	w := newWitness(t)
-	h := r.Hosts[0]
-	h.Must("apply", "--detach", h.File("one.hcl", w.singletons(singletons)))
-	o := watchOwners(w, singletons)
-	defer o.stop()
-	owned := func() error {
-		if list := o.ownerless(); len(list) > 0 {
-			return fmt.Errorf("without an owner: %v", list)
-		}
-		return nil
-	}
-	rig.Await(t, 2*time.Minute, owned)
-	n := newNemesis(t, r, seed, timers.Hold)
-	window, lost := timers.Window(), topology.LeaderWindow
-	worst := map[string]time.Duration{}
-	round, judged := 0, 0
-	for ; round < rounds && (round < fewest || time.Now().Before(end)); round++ {
-		o.lateness()
-		list := w.tenures(t, w.appName(n.rnd.IntN(singletons)))
-		holder := r.Hosts[0]
-		for _, x := range r.Hosts {
-			if x.Name == list[len(list)-1].host {
-				holder = x
-			}
-		}
-		begun := time.Now()
-		b := n.strike(round, holder)
-		if w.check(t); t.Failed() {
-			t.Fatalf("round %d: %s", round, b.what)
-		}
-		rig.Await(t, 2*time.Minute, owned)
-		limit, class := window, "one host lost"
-		if b.leader {
-			limit, class = limit+lost, "the leader lost"
-		}
-		if !b.whole {
-			limit, class = window+lost, "all hosts back"
-		}
-		gap, app := o.longest(begun, b.since)
-		late := o.lateness()
-		if late > busy {
-			continue
-		}
-		judged++
-		worst[class] = max(worst[class], gap)
-		if gap > limit+10*late { // at each of many steps
-			t.Errorf("round %d: %s: %s had no owner for %s, want at most %s", round, b.what, app, gap, limit)
-		}
-	}
-	changes := 0
-	for i := range singletons {
-		changes += w.checkTokens(t, w.appName(i))
-	}
-	t.Logf("%d pairs of faults, %d changes of owner; in the %d while this machine was not too busy, longest without one: %v", round, changes, judged, worst)
-	if changes < round/4 {
-		t.Errorf("the faults did not bite: %d changes of owner in %d rounds", changes, round)
-	}
 }
 
 // A keeper that is killed takes its copy along, and the host starts another.

@@ -57,6 +57,20 @@ type Spec struct {
 	// ends it with its lease. Only a start reads it: it is not compared when two
 	// Specs are, and later deadlines go through Leased.
 	Lease *Lease `json:"lease,omitempty"`
+	// Renewed tells the deadline of Lease as it is by now; nil: it is Lease's own.
+	// It may be called from any goroutine while the start lasts.
+	Renewed func() time.Duration `json:"-"`
+}
+
+// LeaseNow is the lease to start a copy under whose Lease is not nil, with the
+// newest deadline. A driver asks when its keeper runs: on a busy host that takes
+// its time, and the lease is renewed meanwhile.
+func (s Spec) LeaseNow() Lease {
+	lease := *s.Lease
+	if s.Renewed != nil {
+		lease.Deadline = max(lease.Deadline, s.Renewed())
+	}
+	return lease
 }
 
 // Instance is one running copy: what a driver found or started. Pid and

@@ -11,6 +11,7 @@ import (
 type Memory struct {
 	Generation uint64
 	Up         bool        // an instance of it runs
+	Token      uint64      // of the lease that it runs under; 0: none
 	Starts     int         // of the generation
 	Tries      int         // that failed, of a copy that runs once
 	GaveUp     bool        // on a copy that runs once
@@ -31,6 +32,8 @@ func (s *Supervisor) Memory() Memory {
 	}
 	if s.inst == nil {
 		m.RetryAt, m.Why = s.retryAt, s.why
+	} else if l := s.inst.Spec.Lease; l != nil {
+		m.Token = l.Token
 	}
 	return m
 }
@@ -43,12 +46,13 @@ func (m Memory) Equal(o Memory) bool {
 }
 
 func (m Memory) same(o Memory) bool {
-	return m.Generation == o.Generation && m.Up == o.Up && m.Starts == o.Starts && m.Tries == o.Tries && m.GaveUp == o.GaveUp &&
+	return m.Generation == o.Generation && m.Up == o.Up && m.Token == o.Token && m.Starts == o.Starts && m.Tries == o.Tries && m.GaveUp == o.GaveUp &&
 		m.Failed == o.Failed && m.Streak == o.Streak && m.Why == o.Why && m.Completed == o.Completed
 }
 
 // recall goes on where an earlier life left off. An instance that ran then and
-// was not found again has ended meanwhile, nobody knows how.
+// was not found again has ended meanwhile, nobody knows how; but where a keeper
+// had it, that keeps it for as long as the lease lasts.
 func (s *Supervisor) recall(now time.Time, out *Output) {
 	m := s.recalled
 	s.recalled = Memory{}
@@ -65,12 +69,23 @@ func (s *Supervisor) recall(now time.Time, out *Output) {
 	case s.hasCompleted():
 	case s.gaveUp:
 		s.failure = failure{state: StateFailed, bad: true}
+	case m.Up && m.Token != 0 && s.want.Stopped == "":
+		s.tell(out, Note{Kind: NoteFenced, Instance: s.gone(m), Exit: Exit{At: now}})
+		s.restart, s.exitAt, s.why, s.failure.state = NoteFenced, now, fencedWhy, StatePending
 	case m.Up && s.want.Stopped == "":
-		gone := Instance{Spec: Spec{Version: s.want.Version, Generation: m.Generation}, Start: m.Starts}
-		s.tell(out, Note{Kind: NoteExited, Instance: gone, Exit: Exit{At: now}})
+		s.tell(out, Note{Kind: NoteExited, Instance: s.gone(m), Exit: Exit{At: now}})
 		s.restart, s.exitAt, s.why = NoteExited, now, "ended while no agent watched, how is not known"
 		s.countFailure(now, out)
 	case m.RetryAt.After(now):
 		s.retryAt, s.failure.state, s.restart = m.RetryAt, StateBackoff, NoteExited
 	}
+}
+
+// gone is the instance that an earlier life knew of, as far as it is remembered.
+func (s *Supervisor) gone(m Memory) Instance {
+	spec := Spec{Version: s.want.Version, Generation: m.Generation}
+	if m.Token != 0 {
+		spec.Lease = &Lease{Token: m.Token}
+	}
+	return Instance{Spec: spec, Start: m.Starts}
 }

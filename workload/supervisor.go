@@ -219,7 +219,9 @@ func (s *Supervisor) onExited(now time.Time, exit Exit, out *Output) {
 		s.retryAt = now.Add(waitTurn)
 		return
 	}
-	s.countFailure(now, out)
+	if !exit.Fenced {
+		s.countFailure(now, out)
+	}
 	if exit.Successor == nil {
 		return
 	}
@@ -231,7 +233,7 @@ func (s *Supervisor) onExited(now time.Time, exit Exit, out *Output) {
 	if s.inst.Spec.Lease != nil {
 		by = "keeper"
 	}
-	s.tell(out, Note{Kind: NoteRestarted, Cause: NoteExited, Instance: *s.inst, After: now.Sub(exit.At), By: by})
+	s.tell(out, Note{Kind: NoteRestarted, Cause: kind, Instance: *s.inst, After: now.Sub(exit.At), By: by})
 }
 
 // countFailure spends a restart and says when it may take place.

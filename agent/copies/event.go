@@ -98,7 +98,11 @@ func data(n workload.Note, ports map[string]int, took time.Duration) any {
 }
 
 func fenced(inst workload.Instance, e workload.Exit) Fenced {
-	d := Fenced{Reason: fmt.Sprintf("its lease was not renewed in time, or this host stood still (ended by %s after %s)", workload.SignalName(e.Signal), e.Ran.Round(time.Millisecond))}
+	how := "while no agent watched"
+	if e.Known {
+		how = fmt.Sprintf("ended by %s after %s", workload.SignalName(e.Signal), e.Ran.Round(time.Millisecond))
+	}
+	d := Fenced{Reason: "its lease was not renewed in time, or this host stood still (" + how + ")"}
 	if l := inst.Spec.Lease; l != nil {
 		d.Token = l.Token
 	}

@@ -222,6 +222,28 @@ func (r *runner) lease() *workload.Lease {
 	return &lease
 }
 
+// renewed is until when a lease is good by now; 0 if it is not the app's any more.
+func (m *Manager) renewed(app string, token uint64) time.Duration {
+	boot, _ := m.cfg.BootClock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l, ok := m.held.good(app, boot); !ok || l.Token != token {
+		return 0
+	}
+	return m.held.until[app]
+}
+
+// catchUp tells the keeper of a copy that was just started of what was renewed
+// during the start: the next renewal may come too late for it.
+func (r *runner) catchUp(ctx context.Context, h workload.Leased) {
+	lease := h.Lease()
+	if until := r.m.renewed(r.id.App, lease.Token); until > lease.Deadline {
+		if err := h.Extend(ctx, lease.Token, until); err != nil {
+			r.m.log.Debug("extend the lease of a copy that was just started", "copy", r.id.String(), "error", err)
+		}
+	}
+}
+
 // live tells whether a lease is good now.
 func (r *runner) live(l *workload.Lease) bool {
 	_, now := r.m.cfg.BootClock()

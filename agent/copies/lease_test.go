@@ -1,6 +1,7 @@
 package copies
 
 import (
+	"context"
 	"syscall"
 	"testing"
 	"time"
@@ -113,6 +114,53 @@ func TestUnrenewedSingletonIsFenced(t *testing.T) {
 		}
 		if rep := r.m.Reports()[0]; rep.Failed || rep.State != topology.CopyPending {
 			t.Errorf("after it: %+v", rep)
+		}
+	})
+}
+
+// busy is a driver on a busy host: its keepers take long to start.
+type busy struct {
+	workload.Driver
+	takes  time.Duration
+	during func()
+}
+
+func (b *busy) Start(ctx context.Context, spec workload.Spec, n int) (workload.Handle, error) {
+	if spec.Lease != nil {
+		time.Sleep(b.takes / 2)
+		b.during()
+		time.Sleep(b.takes / 2)
+		lease := spec.LeaseNow()
+		spec.Lease = &lease
+		h, err := b.Driver.Start(ctx, spec, n)
+		b.during()
+		return h, err
+	}
+	return b.Driver.Start(ctx, spec, n)
+}
+
+// A start that takes longer than the lease was good for when it began is made
+// under the lease as it was renewed meanwhile, and nothing of that is lost.
+func TestLeaseIsRenewedDuringTheStart(t *testing.T) {
+	leased(t, func(t *testing.T, r *rig) {
+		r.kill()
+		slow := &busy{Driver: workloadtest.NewMemory(r.host), takes: 12 * time.Second}
+		slow.during = func() {
+			if err := r.m.Extend(t.Context(), "db", 7, r.host.Now()+10*time.Second); err != nil {
+				t.Errorf("extend: %v", err)
+			}
+		}
+		r.cfg.Driver = slow
+		r.boot()
+		r.give(7, 7)
+		r.renew(7)
+		pass(13 * time.Second)
+		inst := r.runs(true)
+		if left := inst.Spec.Lease.Deadline - r.host.Now(); left < 7*time.Second {
+			t.Errorf("started with %s of its lease left, it was renewed for 10s a moment ago", left)
+		}
+		if len(r.m.Ended()) > 0 || r.m.Reports()[0].Restarts != 0 {
+			t.Errorf("%+v, ended %+v", r.m.Reports(), r.m.Ended())
 		}
 	})
 }

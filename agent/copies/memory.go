@@ -30,6 +30,7 @@ type memoryFile struct {
 	Boot       string  `json:"boot"`
 	Generation uint64  `json:"generation"`
 	Up         bool    `json:"up,omitempty"`
+	Token      uint64  `json:"token,omitempty"`
 	Starts     int     `json:"starts,omitempty"`
 	Tries      int     `json:"tries,omitempty"`
 	GaveUp     bool    `json:"gave_up,omitempty"`
@@ -59,7 +60,7 @@ func (m *memory) load(now time.Time) (workload.Memory, error) {
 	}
 	at := func(ms int64) time.Time { return now.Add(time.Duration(ms)*time.Millisecond - up) }
 	out := workload.Memory{
-		Generation: f.Generation, Up: f.Up, Starts: f.Starts, Tries: f.Tries, GaveUp: f.GaveUp, Failed: f.Failed,
+		Generation: f.Generation, Up: f.Up, Token: f.Token, Starts: f.Starts, Tries: f.Tries, GaveUp: f.GaveUp, Failed: f.Failed,
 		Streak: f.Streak, Why: f.Why, Completed: f.Completed,
 	}
 	for _, ms := range f.RestartsMS {
@@ -81,7 +82,7 @@ func (m *memory) save(now time.Time, mem workload.Memory) error {
 	boot, up := m.clock()
 	ms := func(t time.Time) int64 { return (up + t.Sub(now)).Milliseconds() }
 	f := memoryFile{
-		Boot: boot, Generation: mem.Generation, Up: mem.Up, Starts: mem.Starts, Tries: mem.Tries, GaveUp: mem.GaveUp, Failed: mem.Failed,
+		Boot: boot, Generation: mem.Generation, Up: mem.Up, Token: mem.Token, Starts: mem.Starts, Tries: mem.Tries, GaveUp: mem.GaveUp, Failed: mem.Failed,
 		Streak: mem.Streak, Why: mem.Why, Completed: mem.Completed,
 	}
 	for _, t := range mem.Restarts {

@@ -307,6 +307,8 @@ func (r *runner) start(ctx context.Context, a workload.Start) workload.Input {
 		if spec.Lease = r.lease(); spec.Lease == nil {
 			return workload.StartFailed{Kind: workload.FailedWaiting, Why: leaseNotGood}
 		}
+		token := spec.Lease.Token
+		spec.Renewed = func() time.Duration { return r.m.renewed(r.id.App, token) }
 	}
 	h, err := r.m.cfg.Driver.Start(ctx, spec, a.N)
 	if err != nil {
@@ -319,7 +321,9 @@ func (r *runner) start(ctx context.Context, a workload.Start) workload.Input {
 		return startFailed(err)
 	}
 	r.keeps(h)
-	if _, kept := h.(workload.Leased); r.order.singleton && !kept {
+	if leased, kept := h.(workload.Leased); kept {
+		r.catchUp(ctx, leased)
+	} else if r.order.singleton {
 		return r.unkept(ctx, h)
 	}
 	r.handle, r.exits, r.held = h, h.Exited(), r.order.ports

@@ -189,14 +189,15 @@ func interrupt(ctx context.Context, conn net.Conn) (stop func() bool) {
 }
 
 // Begin is Start under a watch that was begun before, so that nothing of what
-// comes of it can be missed. The caller closes the watch, which is nil with an
-// error.
-func (c *Client) Begin(ctx context.Context, p Program, lease workload.Lease, n int) (*Watch, Status, error) {
+// comes of it can be missed. Lease is asked when the keeper is up: on a busy host
+// that takes its time, and the lease is renewed meanwhile. The caller closes the
+// watch, which is nil with an error.
+func (c *Client) Begin(ctx context.Context, p Program, lease func() workload.Lease, n int) (*Watch, Status, error) {
 	w, err := c.Watch(ctx)
 	if err != nil {
 		return nil, Status{}, err
 	}
-	st, err := c.Start(ctx, p, lease, n)
+	st, err := c.Start(ctx, p, lease(), n)
 	if err != nil {
 		w.Close()
 		return nil, st, err

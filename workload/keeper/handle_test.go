@@ -32,7 +32,7 @@ func (l launched) End(ctx context.Context) error {
 // handle starts a copy and returns its handle, which does not run yet.
 func (r *rig) handle(p Program, l workload.Lease) (*Handle, error) {
 	r.t.Helper()
-	w, st, err := r.client.Begin(r.ctx(), p, l, 1)
+	w, st, err := r.client.Begin(r.ctx(), p, func() workload.Lease { return l }, 1)
 	if err != nil {
 		return nil, err
 	}

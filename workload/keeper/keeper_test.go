@@ -130,7 +130,7 @@ func (r *rig) start(p Program, l workload.Lease) Status {
 // tryStart is start for a lease that may be over too soon.
 func (r *rig) tryStart(p Program, l workload.Lease) (Status, error) {
 	r.t.Helper()
-	w, st, err := r.client.Begin(r.ctx(), p, l, 1)
+	w, st, err := r.client.Begin(r.ctx(), p, func() workload.Lease { return l }, 1)
 	if err != nil {
 		return st, err
 	}

@@ -51,6 +51,7 @@ type machine struct {
 	exit     Ended         // of the start before, or of this one when it has ended
 	fenced   bool          // this start was signalled or killed because of the lease
 	told     bool          // the signal of the present deadline was sent
+	askedAt  time.Duration // when the last signal because of the lease was sent; 0: none
 	stopping bool          // somebody has asked for the end
 	killAt   time.Duration // stopping, or left by its first process: when the grace ends
 	killed   bool          // a kill came at the deadline or after
@@ -102,7 +103,7 @@ func (m *machine) extend(now time.Duration, token uint64, deadline time.Duration
 	}
 	m.lease.Deadline = deadline
 	if m.alive && m.told && now < deadline-m.lease.Fence {
-		m.told, m.fenced = false, false // it may have heeded the signal, and is then started again
+		m.told, m.fenced = false, false // it may be about to heed the signal, and is then started again
 	}
 	return nil
 }
@@ -126,13 +127,13 @@ func (m *machine) started(now time.Duration, ok bool) {
 		return
 	}
 	m.phase, m.began, m.alive = phaseRunning, now, true
-	m.fenced, m.told, m.killed, m.pending = false, false, false, false
+	m.fenced, m.told, m.killed, m.pending, m.askedAt = false, false, false, false, 0
 }
 
 // ended takes in the end of the first process. What it leaves has the grace that
 // it was given itself; without one it goes at once.
 func (m *machine) ended(now time.Duration, e Ended) {
-	e.Start, e.Ran, e.Fenced = m.start, now-m.began, m.fenced
+	e.Start, e.Ran, e.Fenced = m.start, now-m.began, m.fenced || m.heeds(now)
 	m.exit, m.alive = e, false
 	m.look, m.pause = now, firstPause
 	switch {
@@ -144,6 +145,12 @@ func (m *machine) ended(now time.Duration, e Ended) {
 	}
 }
 
+// heeds tells whether an end at now is taken for the answer to a signal that a
+// later deadline has overtaken.
+func (m *machine) heeds(now time.Duration) bool {
+	return m.askedAt > 0 && now-m.askedAt <= m.lease.Fence
+}
+
 // cleared takes in that nothing of the copy runs any more.
 func (m *machine) cleared(now time.Duration) {
 	if m.alive || (m.phase != phaseRunning && m.phase != phaseEnding) {
@@ -151,6 +158,10 @@ func (m *machine) cleared(now time.Duration) {
 	}
 	if m.stopping {
 		m.phase = phaseOver
+		return
+	}
+	if m.exit.Fenced { // that says nothing of the copy
+		m.phase, m.retry, m.delayed = phaseWaiting, now, false
 		return
 	}
 	m.backOff(now, now-m.began)
@@ -225,7 +236,7 @@ func (m *machine) nextRunning(now time.Duration) (act, time.Duration) {
 		wake = min(wake, m.killAt)
 	} else if at := m.lease.Deadline - m.lease.Fence; !m.told {
 		if now >= at {
-			m.told, m.signal = true, m.lease.Signal
+			m.told, m.signal, m.askedAt = true, m.lease.Signal, now
 			m.fence()
 			return actSignal, 0
 		}

@@ -272,8 +272,13 @@ func TestExtendTakesTheFenceBack(t *testing.T) {
 	expect(t, m, 9600*time.Millisecond, actKill, 0)
 	m.cleared(9600 * time.Millisecond)
 	expect(t, m, 9600*time.Millisecond, actStart, 0)
-	if m.start != 2 || m.exit.Fenced {
-		t.Errorf("%+v", m)
+	if m.start != 2 || !m.exit.Fenced || m.failures != 0 {
+		t.Errorf("an end by the lease's signal was taken for the copy's own: %+v", m)
+	}
+	m.started(9600*time.Millisecond, true)
+	m.ended(9700*time.Millisecond, Ended{})
+	if m.exit.Fenced {
+		t.Errorf("an end of the next start was taken for the lease's: %+v", m)
 	}
 }
 

@@ -210,7 +210,9 @@ func (k *keeper) answer(req request) (r reply) {
 	case opStart:
 		err = k.begin(req)
 	case opExtend:
-		err = k.m.extend(bootclock.Now(), req.Token, req.Deadline)
+		// Before it is said: whoever hears of a deadline knows that a keeper which
+		// ends earlier was not killed by its own timer.
+		err = errors.Join(k.m.extend(bootclock.Now(), req.Token, req.Deadline), k.deadman.set(k.m.deadman()))
 	case opStop:
 		k.m.stop(bootclock.Now(), req.Signal, req.Grace)
 	case opSignal:

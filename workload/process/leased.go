@@ -85,7 +85,7 @@ func (d *Driver) startLeased(ctx context.Context, s *slot, spec workload.Spec, n
 	s.live = h
 	ctx, cancel := context.WithTimeout(ctx, keeperStart)
 	defer cancel()
-	watch, st, err := d.keeperClient(spec.ID).Begin(ctx, d.program(p, spec, h.mark), *spec.Lease, n)
+	watch, st, err := d.keeperClient(spec.ID).Begin(ctx, d.program(p, spec, h.mark), spec.LeaseNow, n)
 	if err == nil {
 		s.starts.Store(int64(n))
 		return d.follow(s, h, watch, st), nil

@@ -78,7 +78,7 @@ func (d *Driver) startLeased(ctx context.Context, s *slot, spec workload.Spec, n
 	orders.Close() // from now on it is the keeper's alone: its end is seen
 	ctx, cancel := context.WithTimeout(ctx, keeperStart)
 	defer cancel()
-	watch, st, err := d.keeperClient(unit).Begin(ctx, d.program(p, spec), *spec.Lease, n)
+	watch, st, err := d.keeperClient(unit).Begin(ctx, d.program(p, spec), spec.LeaseNow, n)
 	if err == nil {
 		s.hold(h)
 		d.ownOutput(s, st.Pid)
