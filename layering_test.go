@@ -36,6 +36,7 @@ var house = map[string]room{
 	"consensus/topology": {may: []string{"intent", "intent/expr", "intent/cron"}, pure: true, why: "every voter must compute the same: no clock, randomness or I/O"},
 	"reflexes":           {may: []string{"intent", "intent/expr"}, pure: true, why: "rules are stepped in virtual time"},
 	"workload":           {may: []string{"intent"}, pure: true, why: "supervision and planning are pure; drivers do the work"},
+	"workload/signature": {pure: true, why: "whether a signature is good follows from its bytes, a key and a package alone; who is trusted is decided elsewhere"},
 
 	"consensus":               {may: []string{"consensus/topology"}, why: "raft; siblings are wired by agent"},
 	"consensus/consensustest": {may: []string{"consensus", "consensus/topology"}, why: "test network of consensus"},
@@ -59,7 +60,7 @@ var house = map[string]room{
 	"agent/copies":   {may: []string{"intent", "consensus/topology", "workload", "workload/bootclock", "reflexes/senses", "agent/packages"}, why: "runs copies through the Driver contract, whoever the driver is"},
 	"agent/leases":   {may: []string{"consensus/topology"}, pure: true, why: "leases are stepped in virtual time, on clocks that differ"},
 
-	"cmd/ganglion": {may: []string{"intent/", "agent/", "consensus/topology", "events", "trust", "workload/keeper", "workload/artifact"}, why: "a client of the API and a shell around agent"},
+	"cmd/ganglion": {may: []string{"intent/", "agent/", "consensus/topology", "events", "trust", "workload/keeper", "workload/artifact", "workload/signature"}, why: "a client of the API and a shell around agent"},
 	"integration/": {may: []string{"intent/", "consensus/", "gossip/", "events", "trust", "reflexes/", "workload/", "agent/", "integration/"}, why: "tests may see everything"},
 	"examples/":    {may: []string{"intent/"}, why: "what users write"},
 }

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Installs what the tests use and a bare machine lacks: namespaces, firewalls
-# and a bootable host for the systemd tests. Does nothing where it may not, or
-# where everything is there; the tests that need more than there is skip by name.
+# Installs what the tests use and a bare machine lacks: namespaces, firewalls,
+# a bootable host for the systemd tests, and what users sign packages
+# with. Does nothing where it may not, or where everything is there; the tests
+# that need more than there is skip by name.
 set -eu
 
-want="ip:iproute2 nft:nftables nsenter:util-linux debootstrap:debootstrap systemd-nspawn:systemd-container cc:gcc"
+want="ip:iproute2 nft:nftables nsenter:util-linux debootstrap:debootstrap systemd-nspawn:systemd-container cc:gcc minisign:minisign ssh-keygen:openssh-client"
 missing=
 for pair in $want; do
 	command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"

@@ -21,6 +21,7 @@ import (
 var maySkip = []struct{ pkg, test, why string }{
 	{"workload/systemd", "", "needs systemd as PID 1: integration/nspawn runs these tests on a booted host"},
 	{"workload/process", "TestLimitsV1", "needs cgroup v1 and no swap"},
+	{"workload/signature", "TestMinisign", "needs minisign: testdata holds signatures that it made"},
 	{"workload/output", "TestRotateWithoutRoom", "needs an ordinary user"},
 }
 
