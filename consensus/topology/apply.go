@@ -130,6 +130,10 @@ func (t *txn) do(c Command) *Rejected {
 		return t.recordRuns(*c.RecordRuns)
 	case c.Restore != nil:
 		return t.restore(*c.Restore)
+	case c.SetSigning != nil:
+		return t.setSigning(*c.SetSigning)
+	case c.PutSignature != nil:
+		return t.putSignature(*c.PutSignature)
 	case c.Rollback != nil:
 		return t.rollback(*c.Rollback)
 	default:

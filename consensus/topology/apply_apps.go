@@ -21,6 +21,16 @@ func (t *txn) putIntents(c PutIntents) *Rejected {
 			return reject(RejectConflict, "apply app %s: it was changed at index %d, you looked at index %d (0: absent); look at the plan again", name, modified, want)
 		}
 	}
+	for _, spec := range c.Intents.Apps {
+		if r := t.admit(spec); r != nil {
+			return r
+		}
+	}
+	return t.store(c)
+}
+
+// store declares what was found fit to be.
+func (t *txn) store(c PutIntents) *Rejected {
 	named := map[string]bool{}
 	for _, spec := range c.Intents.Apps {
 		named[spec.Name] = true
@@ -71,12 +81,14 @@ func (t *txn) putApp(spec intent.App, c PutIntents) {
 	version := spec.Version()
 	e, ok := t.apps.Get([]byte(spec.Name))
 	if !ok {
-		t.setApp(App{
+		made := App{
 			Spec: spec, Version: version, Set: c.Set, Created: t.index, Modified: t.index,
 			Versions: map[string]intent.App{version: spec},
 			Rollout:  Rollout{Version: version, Started: t.index},
 			History:  []Applied{{Version: version, Index: t.index, At: c.At}},
-		})
+		}
+		made.Signed = t.vouched(made, version)
+		t.setApp(made)
 		return
 	}
 	next := e.App
@@ -89,6 +101,7 @@ func (t *txn) putApp(spec intent.App, c PutIntents) {
 	next.Spec, next.Version, next.Modified = spec, version, t.index
 	next.Versions = maps.Clone(e.Versions)
 	next.Versions[version] = spec
+	next.Signed = t.vouched(next, version)
 	switch {
 	case version != e.Version:
 		next.Rollout = Rollout{Version: version, Started: t.index}
@@ -212,6 +225,10 @@ func (t *txn) forgetVersions(name string) {
 	}
 	next := e.App
 	next.Versions = kept
+	if len(e.Signed) > 0 {
+		next.Signed = maps.Clone(e.Signed)
+		maps.DeleteFunc(next.Signed, func(v string, _ string) bool { return !used[v] })
+	}
 	t.apps = insert(t.apps, name, newAppEntry(next, e))
 }
 

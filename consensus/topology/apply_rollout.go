@@ -102,6 +102,11 @@ func (t *txn) rollback(c Rollback) *Rejected {
 		return reject(RejectUnknown, "roll back app %s: version %q is not kept; see its history for those that are", c.App, to)
 	}
 	next := e.App
+	// To give up a change never asks for a signature: the old version runs.
+	if r := t.mayRun("roll back app "+c.App+" to version "+to, e.Versions[to].Run); r != nil && !(e.onTrial() && to == e.Stable) {
+		return r
+	}
+	next.Signed = t.vouched(next, to)
 	if e.onTrial() && to == e.Stable {
 		const reason = "a user asked for it"
 		next = next.reverted(t.index, reason)

@@ -5,24 +5,26 @@ import "github.com/ganglion-mesh/ganglion/intent"
 // Command is one change of the topology: exactly one field is set. It is what
 // the leader proposes and what every voter applies.
 type Command struct {
-	Found       *Found       `json:"found,omitempty"`
-	PutIntents  *PutIntents  `json:"put_intents,omitempty"`
-	DeleteApp   *DeleteApp   `json:"delete_app,omitempty"`
-	SetRunning  *SetRunning  `json:"set_running,omitempty"`
-	RestartApp  *RestartApp  `json:"restart_app,omitempty"`
-	EnrolHost   *EnrolHost   `json:"enrol_host,omitempty"`
-	RemoveHost  *RemoveHost  `json:"remove_host,omitempty"`
-	SetDrain    *SetDrain    `json:"set_drain,omitempty"`
-	PutToken    *PutToken    `json:"put_token,omitempty"`
-	DropToken   *DropToken   `json:"drop_token,omitempty"`
-	Place       *Place       `json:"place,omitempty"`
-	SetRollout  *SetRollout  `json:"set_rollout,omitempty"`
-	Rollback    *Rollback    `json:"rollback,omitempty"`
-	RenewLeases *RenewLeases `json:"renew_leases,omitempty"`
-	EndLease    *EndLease    `json:"end_lease,omitempty"`
-	RecordRuns  *RecordRuns  `json:"record_runs,omitempty"`
-	Restore     *Restore     `json:"restore,omitempty"`
-	Heartbeat   *Heartbeat   `json:"heartbeat,omitempty"` // proves that the log commits; changes nothing
+	Found        *Found        `json:"found,omitempty"`
+	PutIntents   *PutIntents   `json:"put_intents,omitempty"`
+	DeleteApp    *DeleteApp    `json:"delete_app,omitempty"`
+	SetRunning   *SetRunning   `json:"set_running,omitempty"`
+	RestartApp   *RestartApp   `json:"restart_app,omitempty"`
+	EnrolHost    *EnrolHost    `json:"enrol_host,omitempty"`
+	RemoveHost   *RemoveHost   `json:"remove_host,omitempty"`
+	SetDrain     *SetDrain     `json:"set_drain,omitempty"`
+	PutToken     *PutToken     `json:"put_token,omitempty"`
+	DropToken    *DropToken    `json:"drop_token,omitempty"`
+	Place        *Place        `json:"place,omitempty"`
+	SetRollout   *SetRollout   `json:"set_rollout,omitempty"`
+	Rollback     *Rollback     `json:"rollback,omitempty"`
+	RenewLeases  *RenewLeases  `json:"renew_leases,omitempty"`
+	EndLease     *EndLease     `json:"end_lease,omitempty"`
+	RecordRuns   *RecordRuns   `json:"record_runs,omitempty"`
+	Restore      *Restore      `json:"restore,omitempty"`
+	SetSigning   *SetSigning   `json:"set_signing,omitempty"`
+	PutSignature *PutSignature `json:"put_signature,omitempty"`
+	Heartbeat    *Heartbeat    `json:"heartbeat,omitempty"` // proves that the log commits; changes nothing
 
 	// RequestID is the idempotency key of a client's write. A second command with
 	// the key of one that was accepted changes nothing and answers what the first

@@ -73,6 +73,10 @@ type App struct {
 	// History is the last versions that users asked for, oldest first, the
 	// present one last: at most MaxHistory of them.
 	History []Applied `json:"history,omitempty"`
+
+	// Signed holds, for each of Versions that was declared while signatures were
+	// required, the key whose signature let its package in.
+	Signed map[string]string `json:"signed,omitempty"`
 }
 
 // Placement puts a copy on a host.
@@ -132,6 +136,9 @@ type Slice struct {
 	Assignments []Assignment `json:"assignments"`
 	Packages    []Package    `json:"packages,omitempty"` // of every kept version of the apps assigned here
 	Leases      []HeldLease  `json:"leases,omitempty"`   // of singletons that this host has, by app; also of apps it is to run no more
+
+	SignaturesRequired bool        `json:"signatures_required,omitempty"` // of packages, as of Signing
+	Signatures         []Signature `json:"signatures,omitempty"`          // that let Packages in
 
 	Removing bool        `json:"removing,omitempty"` // as of the Host
 	Revoked  []string    `json:"revoked,omitempty"`  // ids of hosts that are to be refused, sorted

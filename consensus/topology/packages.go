@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/ganglion-mesh/ganglion/intent"
@@ -15,6 +16,9 @@ type Package struct {
 	// Next is set for the version that was declared last. Hosts that have copies
 	// of the app get it at once, so that it is there before anything old stops.
 	Next bool `json:"next,omitempty"`
+	// Key is the one whose signature let the package in; empty if none was asked
+	// for when its version was declared.
+	Key string `json:"key,omitempty"`
 }
 
 // Run is the package as the part of a declaration that names it.
@@ -31,7 +35,7 @@ func (a App) Packages() []Package {
 		if run.Artifact == "" || len(run.Command) == 0 {
 			continue
 		}
-		p := Package{Artifact: run.Artifact, Digest: run.Digest, Program: run.Command[0], Next: version == a.Version}
+		p := Package{Artifact: run.Artifact, Digest: run.Digest, Program: run.Command[0], Next: version == a.Version, Key: a.Signed[version]}
 		if !slices.Contains(list, p) {
 			list = append(list, p)
 		}
@@ -56,9 +60,9 @@ func (s *State) packagesOn(host string) []Package {
 }
 
 // sameVersions tells at no cost whether two states of an app keep the same
-// versions: a version is a hash of what it runs.
+// versions, let in by the same signatures: a version is a hash of what it runs.
 func sameVersions(a, b App) bool {
-	if a.Version != b.Version || len(a.Versions) != len(b.Versions) {
+	if !maps.Equal(a.Signed, b.Signed) || a.Version != b.Version || len(a.Versions) != len(b.Versions) {
 		return false
 	}
 	for v := range a.Versions {

@@ -15,11 +15,12 @@ import (
 
 // Names are few, so that commands meet.
 var (
-	names     = rapid.SampledFrom([]string{"", "a", "b", "c", "A/b", "x\x00y"})
-	numbers   = rapid.SampledFrom([]int{-1, 0, 1, 2, 9999, 10000, 1 << 40})
-	texts     = rapid.SampledFrom([]string{"", "v", "w", "\xff", strings.Repeat("x", 2000)})
-	drains    = rapid.SampledFrom([]Drain{"", DrainNone, DrainDraining, DrainDrained})
-	optionalN = rapid.Ptr(numbers, true)
+	names        = rapid.SampledFrom([]string{"", "a", "b", "c", "A/b", "x\x00y"})
+	numbers      = rapid.SampledFrom([]int{-1, 0, 1, 2, 9999, 10000, 1 << 40})
+	texts        = rapid.SampledFrom([]string{"", "v", "w", "\xff", strings.Repeat("x", 2000)})
+	drains       = rapid.SampledFrom([]Drain{"", DrainNone, DrainDraining, DrainDrained})
+	packageNames = rapid.SampledFrom([]string{"", "", digestOf("1"), digestOf("2"), "sha256:x"})
+	optionalN    = rapid.Ptr(numbers, true)
 )
 
 func drawApp(t *rapid.T) intent.App {
@@ -29,6 +30,7 @@ func drawApp(t *rapid.T) intent.App {
 	}
 	a.Once = rapid.IntRange(0, 4).Draw(t, "once") == 0
 	a.Schedule = rapid.SampledFrom([]string{"", "", "", "@every 1h", "@daily", "odd"}).Draw(t, "schedule")
+	a.Run.Artifact = packageNames.Draw(t, "artifact")
 	a.Run.Command = rapid.SliceOfN(texts, 0, 2).Draw(t, "command")
 	a.Run.User = rapid.SampledFrom([]string{"", "", "root"}).Draw(t, "user")
 	a.Ports = rapid.MapOfN(rapid.SampledFrom([]string{"p", "q"}), rapid.Custom(func(t *rapid.T) intent.Port {
@@ -53,7 +55,7 @@ func drawPlacement(t *rapid.T) Placement {
 
 func drawCommand(t *rapid.T) Command {
 	c := Command{RequestID: rapid.SampledFrom([]string{"", "", "r1", "r2"}).Draw(t, "request")}
-	switch rapid.IntRange(0, 14).Draw(t, "kind") {
+	switch rapid.IntRange(0, 16).Draw(t, "kind") {
 	case 0:
 		c.Found = &Found{MeshID: texts.Draw(t, "id"), Name: names.Draw(t, "name")}
 	case 1, 2, 3:
@@ -88,6 +90,13 @@ func drawCommand(t *rapid.T) Command {
 			App: names.Draw(t, "app"), Of: rapid.Uint64Range(0, 30).Draw(t, "of"), Begin: rapid.Bool().Draw(t, "begin"),
 			Outcome: rapid.SampledFrom([]RunOutcome{"", RunDone, RunFailed, "odd"}).Draw(t, "outcome"), Due: rapid.Int64Range(0, 9).Draw(t, "due"),
 		}}}
+	case 15:
+		c.SetSigning = rapid.SampledFrom([]*SetSigning{
+			{}, {Require: new(true)}, {Require: new(false)}, {Trust: &SigningKey{"a", "key a"}}, {Trust: &SigningKey{"b", "key b"}},
+			{Trust: &SigningKey{"a", "key b"}}, {Distrust: "a"}, {Distrust: "b"}, {Distrust: "a", Require: new(false)},
+		}).Draw(t, "signing")
+	case 16:
+		c.PutSignature = &PutSignature{Digest: packageNames.Draw(t, "digest"), Key: rapid.SampledFrom([]string{"key a", "key b", ""}).Draw(t, "key"), Text: texts.Draw(t, "text")}
 	case 13:
 		c.SetRollout = &SetRollout{App: names.Draw(t, "app"), Rollout: Rollout{Version: texts.Draw(t, "version"), Outcome: rapid.SampledFrom([]Outcome{"", OutcomeDone, OutcomeHeld}).Draw(t, "outcome")}}
 	}

@@ -23,7 +23,8 @@ const MaxRestore = 32 << 20
 // means two things.
 //
 // All else stays as it is now, because it tells of the world and not of wishes:
-// hosts, drains, join tokens, keys, leases, remembered requests.
+// hosts, drains, join tokens, keys, leases, remembered requests, who may sign
+// packages and what is signed.
 type Restore struct {
 	MeshID     string      `json:"mesh_id"`
 	Era        uint64      `json:"era"`      // of the backup
@@ -167,7 +168,8 @@ func (t *txn) bringBack(saved App) *Rejected {
 		next.Versions = map[string]intent.App{}
 	}
 	next.Versions[next.Version] = saved.Spec
-	next.Stable = saved.Stable
+	next.Stable, next.Signed = saved.Stable, t.known(saved)
+	next.Signed = t.vouched(next, next.Version)
 	if n := len(saved.History); n > 0 && saved.History[n-1].Version == next.Version && n <= MaxHistory {
 		next.History = slices.DeleteFunc(slices.Clone(saved.History), func(h Applied) bool { return next.Versions[h.Version].Name == "" })
 	}
@@ -179,9 +181,14 @@ func (t *txn) bringBack(saved App) *Rejected {
 	return nil
 }
 
-// declare stores a specification as an apply would.
+// declare stores a specification as an apply would, but that it asks for no
+// signature: it was let in once.
 func (t *txn) declare(saved App) *Rejected {
-	return t.putIntents(PutIntents{Intents: intent.Intents{Apps: []intent.App{saved.Spec}}, Set: saved.Set})
+	c := PutIntents{Intents: intent.Intents{Apps: []intent.App{saved.Spec}}, Set: saved.Set}
+	if r := t.checkPut(c); r != nil {
+		return r
+	}
+	return t.store(c)
 }
 
 // placeBack places the copies of apps that came back where they were. Those that

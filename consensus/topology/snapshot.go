@@ -2,6 +2,7 @@ package topology
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -39,6 +40,8 @@ type image struct {
 	Leases     []Lease               `json:"leases,omitempty"`
 	Requests   map[string]remembered `json:"requests"`
 	Revoked    []Revocation          `json:"revoked,omitempty"`
+	Signing    Signing               `json:"signing,omitzero"`
+	Signatures []Signature           `json:"signatures,omitempty"`
 }
 
 type hostImage struct {
@@ -86,6 +89,7 @@ func (s *State) image() image {
 	im := image{
 		Revision: s.revision, Era: s.era, MeshID: s.meshID, MeshName: s.meshName, Trust: s.trust,
 		Apps: s.Apps(), Placements: s.Placements(), Tokens: s.Tokens(), Leases: s.Leases(), Revoked: s.revocations(),
+		Signing: s.signing, Signatures: s.allSignatures(),
 		Requests: make(map[string]remembered, s.requests.Len()),
 	}
 	for e := range values(s.hosts) {
@@ -176,6 +180,10 @@ func (im image) state() (*State, error) {
 	for _, r := range im.Revoked {
 		s.revoked = insert(s.revoked, r.ID, r)
 	}
+	s.signing = im.Signing
+	for _, sig := range im.Signatures {
+		s.signatures, _, _ = s.signatures.Insert(signatureKey(sig.Digest, sig.Key), &sig)
+	}
 	for id, r := range im.Requests {
 		s.requests = insert(s.requests, id, r)
 		s.replay, _, _ = s.replay.Insert(indexKey(r.Index), id)
@@ -190,7 +198,7 @@ func (im image) state() (*State, error) {
 // check holds the invariants that the rest of the package builds on.
 func (s *State) check(im image) error {
 	if s.hosts.Len() != len(im.Hosts) || s.apps.Len() != len(im.Apps) || s.copies.Len() != len(im.Placements) ||
-		s.tokens.Len() != len(im.Tokens) || s.revoked.Len() != len(im.Revoked) || s.replay.Len() != len(im.Requests) {
+		s.tokens.Len() != len(im.Tokens) || s.revoked.Len() != len(im.Revoked) || s.signatures.Len() != len(im.Signatures) || s.replay.Len() != len(im.Requests) {
 		return errors.New("two entries have one name")
 	}
 	for _, h := range im.Hosts {
@@ -205,6 +213,11 @@ func (s *State) check(im image) error {
 		if _, ok := a.Versions[a.Version]; !ok {
 			return fmt.Errorf("app %s: its version %q is missing", a.Spec.Name, a.Version)
 		}
+		for version := range a.Signed { // order does not matter
+			if _, ok := a.Versions[version]; !ok {
+				return fmt.Errorf("app %s: its signed version %q is missing", a.Spec.Name, version)
+			}
+		}
 		if !slices.IsSorted(a.StoppedCopies) {
 			return fmt.Errorf("app %s: its stopped copies are not in order", a.Spec.Name)
 		}
@@ -213,6 +226,9 @@ func (s *State) check(im image) error {
 		if err := s.checkStored(p); err != nil {
 			return fmt.Errorf("copy %s: %w", p.Key(), err)
 		}
+	}
+	if p := s.signing; !slices.IsSortedFunc(p.Keys, func(a, b SigningKey) int { return cmp.Compare(a.Name, b.Name) }) || p.Required && len(p.Keys) == 0 {
+		return errors.New("the policy on signatures cannot have come about")
 	}
 	return s.checkLeases(im)
 }

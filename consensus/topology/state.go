@@ -28,6 +28,9 @@ type State struct {
 	leases  *iradix.Tree[*Lease]     // by app
 	revoked *iradix.Tree[Revocation] // by host id
 
+	signing    Signing
+	signatures *iradix.Tree[*Signature] // by signatureKey
+
 	requests *iradix.Tree[remembered]
 	replay   *iradix.Tree[string] // request ids by the index they were accepted at
 }
@@ -55,15 +58,16 @@ type remembered struct {
 // New returns the empty state before any command.
 func New() *State {
 	return &State{
-		apps:     iradix.New[*appEntry](),
-		hosts:    iradix.New[*hostEntry](),
-		copies:   iradix.New[*Placement](),
-		onHost:   iradix.New[*Placement](),
-		tokens:   iradix.New[PutToken](),
-		leases:   iradix.New[*Lease](),
-		revoked:  iradix.New[Revocation](),
-		requests: iradix.New[remembered](),
-		replay:   iradix.New[string](),
+		apps:       iradix.New[*appEntry](),
+		hosts:      iradix.New[*hostEntry](),
+		copies:     iradix.New[*Placement](),
+		onHost:     iradix.New[*Placement](),
+		tokens:     iradix.New[PutToken](),
+		leases:     iradix.New[*Lease](),
+		revoked:    iradix.New[Revocation](),
+		signatures: iradix.New[*Signature](),
+		requests:   iradix.New[remembered](),
+		replay:     iradix.New[string](),
 	}
 }
 
@@ -163,6 +167,7 @@ func (s *State) Slice(host string) Slice {
 		slice.Assignments = append(slice.Assignments, app.assignment(*p))
 	}
 	slice.Packages = s.packagesOn(host)
+	slice.SignaturesRequired, slice.Signatures = s.signing.Required, s.signaturesFor(slice.Packages)
 	return slice
 }
 
