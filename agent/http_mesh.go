@@ -34,6 +34,7 @@ func (s *server) getMesh(r *http.Request, _ []byte) (any, error) {
 			m.Voters = append(m.Voters, p.Name)
 		}
 	}
+	m.Signing = meshSigning(state.Signing())
 	if d := s.leader.last.Load(); d != nil {
 		m.Held = heldWhy(*d)
 	}

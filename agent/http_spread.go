@@ -160,7 +160,7 @@ func (s *server) getArtifacts(r *http.Request, _ []byte) (any, error) {
 	found := map[string]*api.Artifact{}
 	at := func(digest string) *api.Artifact {
 		if found[digest] == nil {
-			found[digest] = &api.Artifact{Digest: digest, Hosts: []string{}, Apps: []string{}}
+			found[digest] = &api.Artifact{Digest: digest, Hosts: []string{}, Apps: []string{}, SignedBy: append([]string{}, state.SignedBy(digest)...)}
 		}
 		return found[digest]
 	}

@@ -45,7 +45,7 @@ func (m *member) openLarder() error {
 	m.artifacts, m.seated = store, make(chan struct{}, 1)
 	m.uploads, m.reads = make(chan struct{}, maxUploads), make(chan struct{}, maxReads)
 	m.packages, err = packages.New(packages.Config{
-		Store: store, Fetcher: fetcher, Sources: m.packageSources, Bound: m.cfg.ArtifactCache, Logger: m.log,
+		Store: store, Fetcher: fetcher, Sources: m.packageSources, Bound: m.cfg.ArtifactCache, Admit: m.admitPackage, Logger: m.log,
 	})
 	return err
 }

@@ -15,6 +15,8 @@ type Artifact struct {
 	Size   int64    `json:"size"`  // bytes
 	Hosts  []string `json:"hosts"` // that have it whole
 	Apps   []string `json:"apps"`  // of which a kept version names it
+
+	SignedBy []string `json:"signed_by"` // names of the keys, of those trusted now, that signed it
 }
 
 // LocalArtifact is one line of GET /v1/local/artifacts: a package on one host.

@@ -40,6 +40,8 @@ type Mesh struct {
 	Voters   []string `json:"voters"`
 	Frozen   *Frozen  `json:"frozen"`
 	Held     string   `json:"held,omitempty"` // why the copies of lost hosts stay where they are
+
+	Signing *MeshSigning `json:"signing,omitempty"`
 }
 
 // Frozen says that automatic action is stopped, since which epoch and for what.

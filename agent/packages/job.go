@@ -84,6 +84,9 @@ func (j *job) try(ctx context.Context) error {
 		return nil
 	}
 	j.say("unpacking package " + j.ref.Digest.Short())
+	if err := j.k.cfg.Admit(ctx, j.ref.Digest); err != nil {
+		return err
+	}
 	_, err := s.Unpack(ctx, j.ref.Digest, j.ref.Plain)
 	return err
 }

@@ -60,8 +60,11 @@ type Config struct {
 	// Sources returns the hosts to ask for a package. From is a host that is known
 	// to have it, empty if none is.
 	Sources func(from string) []artifact.Source
-	Bound   int64         // bytes that packages may have on this disk, what is pinned aside; default 10 GiB
-	Grace   time.Duration // what nobody needs is kept for so long at least; default 1 h
+	// Admit is asked about a package that is here, before it is unpacked; nil: all
+	// may be. An error that is artifact.ErrRefused is the package's own fault.
+	Admit func(context.Context, artifact.Digest) error
+	Bound int64         // bytes that packages may have on this disk, what is pinned aside; default 10 GiB
+	Grace time.Duration // what nobody needs is kept for so long at least; default 1 h
 	// Patience is for how long a package that nobody has, or nobody has right, is
 	// looked for before that is told as a failure. Default 1 min.
 	Patience time.Duration
@@ -75,6 +78,9 @@ func (c *Config) validate() error {
 	}
 	if c.Bound < 0 || c.Grace < 0 || c.Patience < 0 || c.Tend < 0 {
 		return errors.New("configure packages: a bound or a time is negative")
+	}
+	if c.Admit == nil {
+		c.Admit = func(context.Context, artifact.Digest) error { return nil }
 	}
 	orElse(&c.Bound, 10<<30)
 	orElse(&c.Grace, time.Hour)
@@ -186,6 +192,19 @@ func (k *Keeper) Get(run intent.Run) State {
 		return State{Dir: dir, Ready: true}
 	}
 	return k.ask(ref, "")
+}
+
+// Store sees to it that the package that run names is here, without unpacking it,
+// and tells how it stands with it. It never blocks.
+func (k *Keeper) Store(run intent.Run) State {
+	ref, ok, err := RefOf(run)
+	switch {
+	case err != nil || !ok:
+		return State{Failed: true, Stuck: true, Why: fmt.Sprintf("it names no package: %v", err)}
+	case k.cfg.Store.Has(ref.Digest):
+		return State{Ready: true}
+	}
+	return k.ask(stored(ref), "")
 }
 
 // Fetch sees to it that a package is here, without unpacking it, and tells how it

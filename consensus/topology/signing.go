@@ -2,6 +2,7 @@ package topology
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -286,6 +287,32 @@ func (s *State) signaturesFor(packages []Package) []Signature {
 		}
 	}
 	return list
+}
+
+// Admission is the signature that let a package of the slice in; nil if none was
+// asked for when its app was declared. An error says why the package may not run:
+// where signatures are required, what the slice does not name is not let in.
+func (s Slice) Admission(digest string) (*Signature, error) {
+	named := false
+	for _, p := range s.Packages {
+		if packageOf(p.Run()) != digest {
+			continue
+		}
+		named = true
+		if p.Key == "" {
+			continue
+		}
+		for _, sig := range s.Signatures {
+			if sig.Digest == digest && sig.Key == p.Key {
+				return &sig, nil
+			}
+		}
+		return nil, fmt.Errorf("package %s was let in by a signature that host %s was not told", shortDigest(digest), s.Host)
+	}
+	if !named && s.SignaturesRequired {
+		return nil, fmt.Errorf("package %s: signatures are required, and no app on host %s names it", shortDigest(digest), s.Host)
+	}
+	return nil, nil //nolint:nilnil // documented
 }
 
 // known is what of signed, of an app in a backup, this state has signatures for.
