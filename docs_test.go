@@ -245,7 +245,7 @@ var (
 )
 
 // groups are commands that stand for their sub-commands.
-var groups = map[string][]string{"token": {"create"}, "artifact": {"push", "list", "remove"}, "snapshot": {"save", "restore", "inspect"}}
+var groups = map[string][]string{"token": {"create"}, "artifact": {"push", "list", "remove", "sign", "trust", "distrust", "policy"}, "snapshot": {"save", "restore", "inspect"}}
 
 // commands are those that the help lists, and the sub-commands of groups.
 func (p program) commands(t *testing.T) (out []string) {

@@ -37,7 +37,8 @@ this one no longer does. It ends with 0 only when everything it declared runs
 and passes its checks.
 
 A run.artifact that is a local file or directory, relative to PATH, is packed and
-pushed first: what is committed names it by the digest of its content.`,
+pushed first: what is committed names it by the digest of its content. Signatures
+beside it (web.tar.gz.minisig, web.tar.gz.sig) go with it.`,
 		Args: args(cobra.ExactArgs(1)),
 	}
 	cmd.Flags().StringVar(&a.set, "set", "", "name of the set that this apply belongs to")

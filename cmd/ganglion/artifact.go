@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"path/filepath"
 	"strings"
 
@@ -20,13 +21,19 @@ import (
 type baggage struct {
 	*cli
 	local  []*artifact.Local // each once
+	from   map[string]string // the paths of local, by digest
 	remote []string          // digests that were named as such
+	far    map[string]string // addresses at servers outside of the mesh, by digest
+
+	policy *api.Signing // on signatures, once it was asked for
+	signed []string     // by whom, as of the signature that was brought last
+	origin *http.Client // to read them from addresses; nil: by https alone
 }
 
 // pack makes packages of the local artifacts in in, which are relative to path,
 // and names them by their digests. It sends nothing.
 func (c *cli) pack(ctx context.Context, in *intent.Intents, path string) (_ *baggage, err error) {
-	b := &baggage{cli: c}
+	b := &baggage{cli: c, from: map[string]string{}, far: map[string]string{}}
 	defer func() {
 		if err != nil {
 			b.close()
@@ -40,6 +47,8 @@ func (c *cli) pack(ctx context.Context, in *intent.Intents, path string) (_ *bag
 		switch {
 		case strings.HasPrefix(run.Artifact, "sha256:"):
 			b.remote = append(b.remote, run.Artifact)
+		case strings.HasPrefix(run.Artifact, "https://"):
+			b.far[run.Digest] = run.Artifact
 		case run.LocalArtifact():
 			file := resolveFrom(path, run.Artifact)
 			if made[file] == "" {
@@ -50,6 +59,7 @@ func (c *cli) pack(ctx context.Context, in *intent.Intents, path string) (_ *bag
 				}
 				b.local = append(b.local, l)
 				made[file] = string(l.Digest)
+				b.from[made[file]] = file
 			}
 			run.Artifact = made[file]
 		}
@@ -89,6 +99,14 @@ func (b *baggage) push(ctx context.Context, client *api.Client, tell bool) error
 		}
 		if tell {
 			fmt.Fprintf(b.out, "%s: %s, %s, on %s\n", l.Name, l.Digest, artifact.Bytes(l.Size), strings.Join(spread.Hosts, ", "))
+		}
+		if err := b.beside(ctx, client, string(l.Digest), b.from[string(l.Digest)]); err != nil {
+			return err
+		}
+	}
+	for _, digest := range sortedKeys(b.far) {
+		if err := b.atOrigin(ctx, client, b.far[digest], digest); err != nil {
+			return err
 		}
 	}
 	for _, digest := range b.remote {
@@ -149,30 +167,38 @@ func (m *meter) Read(p []byte) (int, error) {
 
 func (c *cli) artifactCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "artifact", Short: "Packages: push, list, remove",
+		Use: "artifact", Short: "Packages: push, list, remove, and whose signatures count",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("ganglion artifact: unknown command %q; there are push, list and remove", args[0])
+				return usagef("ganglion artifact: unknown command %q; there are push, list, remove, sign, trust, distrust and policy", args[0])
 			}
-			return usagef("ganglion artifact: want ganglion artifact push PATH, list or remove DIGEST")
+			return usagef("ganglion artifact: want ganglion artifact push PATH, list, remove DIGEST, sign DIGEST, trust NAME KEY, distrust NAME or policy")
 		},
 		Args: cobra.ArbitraryArgs,
 	}
-	cmd.AddCommand(c.artifactPush(), c.artifactList(), c.artifactRemove())
+	cmd.AddCommand(c.artifactPush(), c.artifactList(), c.artifactRemove(), c.artifactSign(), c.artifactTrust(), c.artifactDistrust(), c.artifactPolicy())
 	return cmd
 }
 
 func (c *cli) artifactPush() *cobra.Command {
+	var files []string
 	cmd := &cobra.Command{
 		Use: "push PATH", Short: "Push a file or directory, print its digest alone",
 		Long: `Pushes an archive (tar, tar.gz, tar.zst, zip) as it is, a directory or a plain
 file packed, and prints the digest that run.artifact can name. It ends with 0
-when two voters have the package, or all hosts where there are fewer.`,
+when two voters have the package, or all hosts where there are fewer.
+
+Signatures beside it, PATH.minisig and PATH.sig, go with it.`,
 		Args: args(cobra.ExactArgs(1)),
 	}
+	cmd.Flags().StringArrayVar(&files, "signature", nil, "file with a signature that must be good (repeatable)")
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
+		texts, err := readSignatures("push", files)
+		if err != nil {
+			return err
+		}
 		l, err := artifact.Prepare(ctx, args[0])
 		if err != nil {
 			return usagef("push: %w", err)
@@ -183,12 +209,21 @@ when two voters have the package, or all hosts where there are fewer.`,
 			return err
 		}
 		defer client.CloseIdle()
-		out, err := (&baggage{cli: c}).send(ctx, client, l)
+		b := &baggage{cli: c}
+		out, err := b.send(ctx, client, l)
+		if err == nil {
+			err = b.beside(ctx, client, out.Digest, args[0])
+		}
+		for _, text := range texts {
+			if err == nil {
+				err = b.bringAlong(ctx, client, out.Digest, text, "")
+			}
+		}
 		if err != nil {
 			return err
 		}
 		if f.json() {
-			return c.printJSON(api.Artifact{Digest: out.Digest, Name: l.Name, Size: l.Size, Hosts: out.Hosts, Apps: []string{}})
+			return c.printJSON(api.Artifact{Digest: out.Digest, Name: l.Name, Size: l.Size, Hosts: out.Hosts, Apps: []string{}, SignedBy: append([]string{}, b.signed...)})
 		}
 		fmt.Fprintln(c.out, l.Digest)
 		return nil
@@ -212,13 +247,13 @@ func (c *cli) artifactList() *cobra.Command {
 		if f.json() {
 			return c.printJSON(list)
 		}
-		t := newTable("DIGEST", "NAME", "SIZE", "HOSTS", "APPS")
+		t := newTable("DIGEST", "NAME", "SIZE", "HOSTS", "SIGNED BY", "APPS")
 		for _, a := range list {
 			digest, hosts := artifact.Digest(a.Digest).Short(), fmt.Sprint(len(a.Hosts))
 			if f.wide() {
 				digest, hosts = a.Digest, orDash(strings.Join(a.Hosts, ","))
 			}
-			t.row(digest, orDash(a.Name), artifact.Bytes(a.Size).String(), hosts, orDash(strings.Join(a.Apps, ",")))
+			t.row(digest, orDash(a.Name), artifact.Bytes(a.Size).String(), hosts, signedBy(a), orDash(strings.Join(a.Apps, ",")))
 		}
 		c.printTable(t)
 		return nil
@@ -237,7 +272,7 @@ func (c *cli) artifactRemove() *cobra.Command {
 			return err
 		}
 		defer client.CloseIdle()
-		digest, err := wholeDigest(ctx, client, args[0])
+		digest, err := wholeDigest(ctx, client, "remove", args[0])
 		if err != nil {
 			return err
 		}
@@ -254,13 +289,13 @@ func (c *cli) artifactRemove() *cobra.Command {
 }
 
 // wholeDigest reads a digest, also as list shortens it.
-func wholeDigest(ctx context.Context, client *api.Client, s string) (artifact.Digest, error) {
+func wholeDigest(ctx context.Context, client *api.Client, verb, s string) (artifact.Digest, error) {
 	d, err := artifact.ParseDigest(s)
 	if err == nil {
 		return d, nil
 	}
 	if !strings.HasPrefix(s, "sha256:") || len(s) < len("sha256:")+8 {
-		return "", usagef("remove: %w, or the first 8 of them", err)
+		return "", usagef("%s: %w, or the first 8 of them", verb, err)
 	}
 	var list []api.Artifact
 	if err := client.Get(ctx, "/v1/artifacts", nil, &list); err != nil {
@@ -270,13 +305,13 @@ func wholeDigest(ctx context.Context, client *api.Client, s string) (artifact.Di
 	for _, a := range list {
 		if strings.HasPrefix(a.Digest, s) {
 			if found != "" {
-				return "", usagef("remove: several packages begin with %s; write more digits", s)
+				return "", usagef("%s: several packages begin with %s; write more digits", verb, s)
 			}
 			found = a.Digest
 		}
 	}
 	if found == "" {
-		return "", errors.New("remove " + s + ": no host has such a package (ganglion artifact list)")
+		return "", errors.New(verb + " " + s + ": no host has such a package (ganglion artifact list)")
 	}
 	return artifact.Digest(found), nil
 }

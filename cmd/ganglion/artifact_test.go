@@ -107,7 +107,7 @@ func TestArtifactCommands(t *testing.T) {
 	if r := f.run("artifact", "push", filepath.Join(dir, "web")); r.code != 0 || r.out != digest+"\n" {
 		t.Errorf("%+v", r)
 	}
-	want(t, "list", f.run("artifact", "list").out, "DIGEST               NAME  SIZE     HOSTS  APPS\n"+digest[:19]+"  web   2.0 KiB  2      web\n")
+	want(t, "list", f.run("artifact", "list").out, "DIGEST               NAME  SIZE     HOSTS  SIGNED BY  APPS\n"+digest[:19]+"  web   2.0 KiB  2      -          web\n")
 	if r := f.run("artifact", "list", "-o", "json"); !strings.Contains(r.out, `"apps": [`) || !strings.Contains(r.out, digest) {
 		t.Errorf("%+v", r)
 	}

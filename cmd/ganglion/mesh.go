@@ -150,6 +150,9 @@ func (c *cli) meshCommand() *cobra.Command {
 		}
 		t.row(m.Name, m.ID, fmt.Sprint(m.Revision), orDash(m.Leader), orDash(strings.Join(m.Voters, ",")), frozen)
 		c.printTable(t)
+		if m.Signing != nil && m.Signing.Required {
+			fmt.Fprintln(c.out, "Packages must be signed by "+strings.Join(m.Signing.Keys, " or ")+".")
+		}
 		if m.Held != "" {
 			fmt.Fprintln(c.out, "Nothing is moved: "+oneLine(m.Held))
 		}

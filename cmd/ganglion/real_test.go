@@ -248,6 +248,7 @@ func useDev(t *testing.T, env []string, dir string) {
 	write("app \"one\" {\n reflex \"r\" {\n when = \"host.memory.available_ratio < 0.05\"\n act = [restart(\"one\")]\n cooldown = \"1m\"\n limit = \"3/10m\"\n }\n run {\n command = [\"/bin/true\"]\n }\n}\n")
 	ok(2, "not executed yet", "apply", script)
 
+	signing(t, ok)
 	afar(t, env, dir)
 }
 
