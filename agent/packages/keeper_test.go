@@ -1,10 +1,13 @@
 package packages
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,6 +58,40 @@ func TestPackagesCome(t *testing.T) {
 	}
 	artifact.RemoveStore(st.Dir) // somebody tidies up
 	r.await(named(d), "ready again", func(s State) bool { return s.Ready })
+}
+
+// TestAdmit: what may not be unpacked is fetched and no more, told as the
+// package's own fault, and comes once it may. What is unpacked is not asked about
+// again.
+func TestAdmit(t *testing.T) {
+	var let atomic.Bool
+	asked := make(chan artifact.Digest, 1000)
+	r := newRig(t, func(c *Config, _ *artifact.Config) {
+		c.Admit = func(_ context.Context, d artifact.Digest) error {
+			asked <- d
+			if !let.Load() {
+				return fmt.Errorf("%w: nobody has signed it", artifact.ErrRefused)
+			}
+			return nil
+		}
+	})
+	d := put(t, r.other.store, "#!/bin/sh\n")
+	st := r.await(named(d), "refused", func(s State) bool { return s.Failed })
+	if !strings.Contains(st.Why, "nobody has signed it") || !r.store.Has(d) {
+		t.Errorf("%+v", st)
+	}
+	if _, ok := r.store.Tree(d, "web"); ok {
+		t.Error("it was unpacked")
+	}
+	let.Store(true)
+	r.await(named(d), "ready", func(s State) bool { return s.Ready })
+	let.Store(false)
+	if n := len(asked); !r.k.Get(named(d)).Ready || len(asked) != n {
+		t.Error("what runs depends on a question that was answered")
+	}
+	if got := <-asked; got != d {
+		t.Errorf("asked about %s", got)
+	}
 }
 
 // TestWhatFails: what passes by itself is no fault of the package; what does not

@@ -226,6 +226,9 @@ func (p *Signing) distrust(name string) *Rejected {
 		return reject(RejectConflict, "distrust key %s: it is the last one, and signatures are required, so that nothing could be applied any more; first trust another, or ganglion artifact policy optional", name)
 	}
 	p.Keys = slices.Delete(slices.Clone(p.Keys), i, i+1)
+	if len(p.Keys) == 0 {
+		p.Keys = nil // as a policy that was never set: equal states have equal snapshots
+	}
 	return nil
 }
 

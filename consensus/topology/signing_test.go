@@ -266,6 +266,46 @@ func TestSigningOutlivesSnapshots(t *testing.T) {
 	}
 }
 
+// TestPolicyThatIsGone: a mesh that trusted a key once has the snapshot of one
+// that never did, and writes again what it reads.
+func TestPolicyThatIsGone(t *testing.T) {
+	w := newWorld(t)
+	w.trust("a", "key a")
+	w.must(Command{SetSigning: &SetSigning{Distrust: "a"}})
+	data := snapshot(t, w.state)
+	back, err := Read(bytes.NewReader(data))
+	if err != nil || !bytes.Equal(data, snapshot(t, back)) {
+		t.Errorf("a snapshot read and written differs: %v", err)
+	}
+}
+
+// TestAdmission is what a host makes of its slice.
+func TestAdmission(t *testing.T) {
+	pkg := func(digest, key string) Package { return Package{Artifact: digest, Program: "./run", Key: key} }
+	far := Package{Artifact: "https://example.org/x", Digest: digestOf("3"), Program: "./run", Key: "key a"}
+	sl := Slice{Host: "h1", Packages: []Package{pkg(digestOf("1"), ""), pkg(digestOf("2"), "key a"), far, pkg(digestOf("4"), "key a"), pkg(digestOf("1"), "")}, Signatures: []Signature{
+		{Digest: digestOf("2"), Key: "key a", Text: "two"}, {Digest: digestOf("3"), Key: "key a", Text: "three"}, {Digest: digestOf("4"), Key: "key b", Text: "four"},
+	}}
+	for _, required := range []bool{true, false} {
+		sl.SignaturesRequired = required
+		for digest, want := range map[string]struct {
+			text string
+			bad  bool
+		}{
+			digestOf("1"): {},              // let in before signatures were required
+			digestOf("2"): {text: "two"},   // though they may be optional by now
+			digestOf("3"): {text: "three"}, // at an address
+			digestOf("4"): {bad: true},     // its signature did not come along
+			digestOf("5"): {bad: required}, // no app names it
+		} {
+			sig, err := sl.Admission(digest)
+			if (err != nil) != want.bad || (sig != nil) != (want.text != "") || sig != nil && sig.Text != want.text {
+				t.Errorf("required %v, %s: %+v, %v", required, digest, sig, err)
+			}
+		}
+	}
+}
+
 // TestPlanAsksForNoSignature: what a plan names may not be pushed yet.
 func TestPlanAsksForNoSignature(t *testing.T) {
 	w := signingWorld(t)
