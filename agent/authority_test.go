@@ -103,6 +103,7 @@ var endpoints = []struct {
 	who         string
 }{
 	{"GET /v1/mesh", "", nil, anyMember},
+	{"POST /v1/mesh", "", api.MeshSettings{}, anyMember},
 	{"GET /v1/hosts", "", nil, anyMember},
 	{"GET /v1/peers", "", nil, anyMember},
 	{"GET /v1/status", "", nil, anyMember},

@@ -60,8 +60,10 @@ func rejectionCode(r *topology.Rejected) api.Code {
 
 // observations puts together what the leader sees now.
 func (s *server) observations(state *topology.State) topology.Observations {
-	obs := s.obs.observe(state.Hosts(), s.pool.Members(), time.Now())
+	now := time.Now()
+	obs := s.obs.observe(state.Hosts(), s.pool.Members(), now)
 	s.lessor.observe(&obs, state, s.obs)
+	s.leader.steady.observe(&obs, state.Rebalanced(), now)
 	if d := s.leader.last.Load(); d != nil {
 		obs.GateShut = d.GateShut // so that status says why nothing moves
 	}

@@ -25,7 +25,10 @@ func (s *server) getMesh(r *http.Request, _ []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := api.Mesh{ID: state.MeshID(), Name: state.MeshName(), Revision: state.Revision(), Voters: []string{}}
+	m := api.Mesh{
+		ID: state.MeshID(), Name: state.MeshName(), Revision: state.Revision(), Voters: []string{},
+		Rebalance: state.Rebalance().String(),
+	}
 	for _, p := range s.quorum() {
 		if p.Leader {
 			m.Leader = p.Name
@@ -36,7 +39,7 @@ func (s *server) getMesh(r *http.Request, _ []byte) (any, error) {
 	}
 	m.Signing = meshSigning(state.Signing())
 	if d := s.leader.last.Load(); d != nil {
-		m.Held = heldWhy(*d)
+		m.Held, m.Balance = heldWhy(*d), d.Balance
 	}
 	return m, nil
 }

@@ -32,6 +32,7 @@ type leaderLoop struct {
 	current atomic.Uint64 // term in which this host leads and has passed its barrier; 0: none
 
 	lessor *lessor
+	steady steadiness
 }
 
 // run works whenever this host leads, until ctx ends.
@@ -69,6 +70,7 @@ func (l *leaderLoop) run(ctx context.Context) error {
 // which host is down, and whether too many are to believe it. It reports whether
 // to look again although gossip has no news: for a host that it may never know.
 func (l *leaderLoop) watch(state *topology.State, members []gossip.Member, now time.Time) (again bool) {
+	l.steady.watch(state.Rebalanced(), now)
 	obs, again := l.obs.watch(state.Hosts(), members, now)
 	obs.GateShut, obs.CalmFor = l.gate.shut, l.gate.calmFor(now)
 	shut, calm := topology.Gate(state, obs)
@@ -94,6 +96,7 @@ func (l *leaderLoop) lead(ctx context.Context, node *consensus.Node, term uint64
 	defer over()
 	l.obs.takeOffice(time.Now())
 	l.lessor.takeOffice()
+	l.steady.takeOffice()
 	l.last.Store(nil)
 	l.current.Store(term)
 	defer l.current.Store(0)
@@ -136,6 +139,7 @@ func (l *leaderLoop) step(ctx context.Context, node *consensus.Node, state *topo
 	obs := l.obs.observe(state.Hosts(), members, now)
 	obs.GateShut, obs.CalmFor = l.gate.shut, l.gate.calmFor(now)
 	l.lessor.observe(&obs, state, l.obs)
+	l.steady.observe(&obs, state.Rebalanced(), now)
 	l.probes.look(ctx, obs, members, now)
 	l.teller.obs = obs
 	l.teller.doubts(obs, state.Revision())

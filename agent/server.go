@@ -44,6 +44,7 @@ func newServer(m *member, local bool) *server {
 
 func (s *server) routes() {
 	s.mux.HandleFunc("GET /v1/mesh", s.atLeader(s.getMesh))
+	s.mux.HandleFunc("POST /v1/mesh", s.atLeader(s.postMesh))
 	s.mux.HandleFunc("GET /v1/hosts", s.atLeader(s.getHosts))
 	s.mux.HandleFunc("GET /v1/peers", s.atLeader(s.getPeers))
 	s.mux.HandleFunc("GET /v1/status", s.atLeader(s.getStatus))

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"strconv"
 	"time"
 
@@ -118,11 +119,14 @@ func (t *teller) command(cmd topology.Command, before *topology.State, d topolog
 }
 
 func (t *teller) place(p *topology.Place, before *topology.State, d topology.Decision, revision uint64) {
-	moves := map[topology.CopyKey]topology.Move{}
+	moves, put := map[topology.CopyKey]topology.Move{}, map[topology.CopyKey]bool{}
 	for _, m := range d.Moves {
-		moves[m.Copy] = m
+		if moves[m.Copy] = m; m.As != nil {
+			delete(moves, m.Copy)
+			moves[*m.As] = m
+			put[m.Copy] = true // that it moved says all about it
+		}
 	}
-	put := map[topology.CopyKey]bool{}
 	rolled := map[string]bool{}
 	for _, pl := range p.Put {
 		key := pl.Key()
@@ -132,7 +136,7 @@ func (t *teller) place(p *topology.Place, before *topology.State, d topology.Dec
 		move, moved := moves[key]
 		switch {
 		case moved && move.To == pl.Host:
-			t.copy(key, events.AppMoved{From: move.From, To: move.To, Reason: move.Reason}, revision)
+			t.moved(move, revision)
 		case had && old.Host != pl.Host:
 			t.copy(key, events.AppMoved{From: old.Host, To: pl.Host, Reason: old.Leaving}, revision)
 		case !had:
@@ -148,6 +152,8 @@ func (t *teller) place(p *topology.Place, before *topology.State, d topology.Dec
 			reason := old.Leaving
 			switch {
 			case reason != "":
+			case old.Relief != nil:
+				reason = fmt.Sprintf("it did not take over from %s/%d", old.App, old.Relief.N)
 			case old.Surge:
 				reason = "the rollout needs it no more"
 			default:
@@ -159,6 +165,14 @@ func (t *teller) place(p *topology.Place, before *topology.State, d topology.Dec
 	for _, app := range sortedKeys(rolled) {
 		t.progress(app, p, before, revision)
 	}
+}
+
+func (t *teller) moved(m topology.Move, revision uint64) {
+	told := events.AppMoved{From: m.From, To: m.To, Reason: m.Reason}
+	if m.As != nil {
+		told.As = m.As.String()
+	}
+	t.copy(m.Copy, told, revision)
 }
 
 // decision tells what could not be done: copies with no place, each reason once.

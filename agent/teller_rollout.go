@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
@@ -8,6 +9,9 @@ import (
 )
 
 func placedFor(before *topology.State, p topology.Placement) string {
+	if p.Relief != nil {
+		return fmt.Sprintf("takes over from %s/%d on %s once it is well: %s", p.App, p.Relief.N, p.Relief.From, p.Relief.Why)
+	}
 	if p.Surge {
 		return "a rollout begins it beside the others"
 	}

@@ -60,9 +60,10 @@ type AppStopped struct {
 
 // AppMoved: the copy's place changed from one host to another.
 type AppMoved struct {
-	From   string `json:"from"`   // host it was on
-	To     string `json:"to"`     // host it is on now
-	Reason string `json:"reason"` // why
+	From   string `json:"from"`         // host it was on
+	To     string `json:"to"`           // host it is on now
+	Reason string `json:"reason"`       // why
+	As     string `json:"as,omitempty"` // name under which it goes on, if it has got another
 }
 
 // AppFenced: the copy was ended because its lease was.

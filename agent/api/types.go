@@ -41,7 +41,20 @@ type Mesh struct {
 	Frozen   *Frozen  `json:"frozen"`
 	Held     string   `json:"held,omitempty"` // why the copies of lost hosts stay where they are
 
-	Signing *MeshSigning `json:"signing,omitempty"`
+	Signing   *MeshSigning `json:"signing,omitempty"`
+	Rebalance string       `json:"rebalance"`         // the setting: "off", or "10/10m"
+	Balance   string       `json:"balance,omitempty"` // what is done by it, or waited for
+}
+
+// MeshSettings is the body of POST /v1/mesh. What is empty stays as it is.
+type MeshSettings struct {
+	Rebalance string `json:"rebalance,omitempty"` // "off", "on", or how many copies within how long: "10/10m"
+}
+
+// MeshSet is the answer of POST /v1/mesh.
+type MeshSet struct {
+	Revision uint64 `json:"revision"`
+	MeshSettings
 }
 
 // Frozen says that automatic action is stopped, since which epoch and for what.

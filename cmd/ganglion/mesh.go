@@ -133,7 +133,8 @@ func (c *cli) awaitForgotten(ctx context.Context) {
 }
 
 func (c *cli) meshCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "mesh", Short: "Show the mesh: id, name, revision, leader, voters", Args: args(cobra.NoArgs)}
+	cmd := &cobra.Command{Use: "mesh", Short: "Show the mesh: id, name, revision, leader, voters; change its settings", Args: args(cobra.NoArgs)}
+	cmd.AddCommand(c.meshSetCommand())
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var m api.Mesh
@@ -155,6 +156,9 @@ func (c *cli) meshCommand() *cobra.Command {
 		}
 		if m.Held != "" {
 			fmt.Fprintln(c.out, "Nothing is moved: "+oneLine(m.Held))
+		}
+		if m.Rebalance != "off" && m.Rebalance != "" {
+			fmt.Fprintln(c.out, rebalanceLine(m))
 		}
 		return nil
 	}

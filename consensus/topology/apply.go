@@ -136,6 +136,8 @@ func (t *txn) do(c Command) *Rejected {
 		return t.putSignature(*c.PutSignature)
 	case c.Rollback != nil:
 		return t.rollback(*c.Rollback)
+	case c.Rebalance != nil:
+		return t.setRebalance(*c.Rebalance)
 	default:
 		return nil // Heartbeat
 	}

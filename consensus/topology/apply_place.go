@@ -24,6 +24,10 @@ func (t *txn) place(c Place) *Rejected {
 			return r
 		}
 	}
+	if r := t.spend(c); r != nil {
+		return r
+	}
+	t.markUnfit(c.Unfit)
 	before := t.copies
 	seen := map[CopyKey]bool{}
 	for _, p := range c.Put {
@@ -67,7 +71,7 @@ func (t *txn) checkPlacement(p Placement) *Rejected {
 			return reject(RejectInvalid, "place copy %s: port %s cannot be %d", p.Key(), name, port)
 		}
 	}
-	return nil
+	return checkRelief(p)
 }
 
 // checkPlaced is the last guard of two promises, whoever decided: no port is
@@ -169,7 +173,7 @@ func (t *txn) storePlacement(p Placement) {
 // relabel stores a placement as a surge copy if it was none, and the other way
 // round. Nothing begins anew by it, and its host need not know.
 func (t *txn) relabel(p Placement) {
-	p.Surge = !p.Surge
+	p.Surge, p.Relief = !p.Surge, nil
 	t.copies, _, _ = t.copies.Insert(copyKey(p.Key()), &p)
 	t.onHost, _, _ = t.onHost.Insert(hostKey(p.Host, p.Key()), &p)
 	t.dirty[p.App], t.changed = true, true

@@ -50,7 +50,9 @@ func (t *txn) setRollout(c SetRollout) *Rejected {
 // begins anew by it.
 func (t *txn) flip(app string) {
 	for _, p := range collect(prefixed(t.copies, app)) {
-		t.relabel(p)
+		if p.Relief == nil {
+			t.relabel(p)
+		}
 	}
 }
 

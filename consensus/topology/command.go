@@ -22,6 +22,7 @@ type Command struct {
 	EndLease     *EndLease     `json:"end_lease,omitempty"`
 	RecordRuns   *RecordRuns   `json:"record_runs,omitempty"`
 	Restore      *Restore      `json:"restore,omitempty"`
+	Rebalance    *SetRebalance `json:"set_rebalance,omitempty"`
 	SetSigning   *SetSigning   `json:"set_signing,omitempty"`
 	PutSignature *PutSignature `json:"put_signature,omitempty"`
 	Heartbeat    *Heartbeat    `json:"heartbeat,omitempty"` // proves that the log commits; changes nothing
@@ -124,6 +125,11 @@ type Place struct {
 	Put    []Placement `json:"put,omitempty"`
 	Remove []CopyKey   `json:"remove,omitempty"`
 	Grant  []Grant     `json:"grant,omitempty"` // leases of singletons that Put begins
+	// Unfit notes where reliefs that Remove gives up did not become well, and
+	// Returned what has come back of the budget of Rebalance: indexes of Rebalanced
+	// whose window is over.
+	Unfit    []UnfitHost `json:"unfit,omitempty"`
+	Returned []uint64    `json:"returned,omitempty"`
 }
 
 // SetRollout records the progress of an app's rollout. It is rejected if the

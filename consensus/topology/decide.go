@@ -20,6 +20,7 @@ func Decide(s *State, obs Observations) Decision {
 		return p.out
 	}
 	for _, a := range p.apps {
+		p.tendReliefs(a)
 		if a.job() {
 			p.tendRun(a)
 			continue
@@ -45,6 +46,7 @@ func Decide(s *State, obs Observations) Decision {
 		p.advance(a)
 	}
 	p.endLeases()
+	p.balance()
 	return p.decision()
 }
 
@@ -52,7 +54,7 @@ func Decide(s *State, obs Observations) Decision {
 // the next decision; any prefix of the ops is consistent.
 func (p *planner) decision() Decision {
 	if ops := p.ops[:min(len(p.ops), maxOps)]; len(ops) > 0 {
-		place := &Place{Expect: p.state.revision}
+		place := &Place{Expect: p.state.revision, Unfit: p.unfit, Returned: p.returned}
 		for _, o := range ops {
 			if o.put != nil {
 				place.Put = append(place.Put, *o.put)

@@ -77,6 +77,11 @@ type App struct {
 	// Signed holds, for each of Versions that was declared while signatures were
 	// required, the key whose signature let its package in.
 	Signed map[string]string `json:"signed,omitempty"`
+
+	// Unfit are hosts on which reliefs of the present version did not become well.
+	// With as many as a copy is tried on no more of them are begun, until a user
+	// changes the app.
+	Unfit []Unfit `json:"unfit,omitempty"`
 }
 
 // Placement puts a copy on a host.
@@ -95,6 +100,8 @@ type Placement struct {
 	// Surge marks a copy beside those that are asked for, which lives as long as
 	// a rollout needs it. Its host need not know.
 	Surge bool `json:"surge,omitempty"`
+	// Relief makes a surge copy the one that is to take over from another.
+	Relief *Relief `json:"relief,omitempty"`
 	// Tried are hosts on which this version of the copy kept failing, so that it
 	// was, or is to be, placed elsewhere.
 	Tried []string `json:"tried,omitempty"`
@@ -173,6 +180,9 @@ type Observations struct {
 	// here counts as just renewed.
 	Leases map[string]LeaseObs
 	Timers Timers // for the leases to grant; zero: the defaults
+	// Moved is how long ago, at least, each entry of State.Rebalanced was. One that
+	// is missing here counts as just made.
+	Moved map[uint64]time.Duration
 }
 
 // HostObs is what is known of one host. A host that gossip does not know at all
@@ -195,7 +205,10 @@ type HostObs struct {
 	Ports     []int  // ports that cannot be assigned: found taken by something else, never by the copy they are assigned to
 	CanUser   bool   // whether it can run copies as another user (root)
 	Boot      string // of its kernel
-	Slice     uint64 // index of the slice that its last report was made by
+	// WellFor is for how long this leader has found nothing wrong with the host, on
+	// end. It never counts from before the leader led.
+	WellFor time.Duration
+	Slice   uint64 // index of the slice that its last report was made by
 	// Copies is every copy the host has, from its first report on: one that is
 	// missing here has no process there.
 	Copies map[CopyKey]CopyObs
@@ -260,6 +273,7 @@ type Decision struct {
 	Moves    []Move
 	Unplaced []Unplaced
 	Held     string        // why nothing is moved although something seems lost; empty if not held
+	Balance  string        // what is done, or waited for, for the sake of an even spread alone; empty: nothing
 	GateShut bool          // the population gate is shut: give it back in Observations
 	Calm     bool          // few enough hosts are unhealthy for the gate to open in time
 	Wake     time.Duration // look again after so long even if nothing changes; 0: no need
@@ -271,6 +285,9 @@ type Move struct {
 	From   string  `json:"from"`
 	To     string  `json:"to"`
 	Reason string  `json:"reason"`
+	// As is the name under which the copy goes on, if it gets another: where one
+	// begins before the other ends.
+	As *CopyKey `json:"as,omitempty"`
 }
 
 // Unplaced is a copy that has no host, or should leave its host and cannot, and

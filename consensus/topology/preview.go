@@ -175,13 +175,18 @@ func (r *rehearsal) outcome(began *State) Rest {
 		missed[u.Copy] = true
 	}
 	out.Unplaced = append(out.Unplaced, r.stuck(missed)...)
+	renamed := r.renamed()
 	for before := range values(began.copies) {
 		key := before.Key()
 		now, ok := r.state.copies.Get(copyKey(key))
 		if app, _ := began.apps.Get([]byte(before.App)); app.spent(*before) {
 			continue // only what a run has left: the next one has its own place
 		}
+		as, goesOn := renamed[key]
 		switch {
+		case goesOn:
+			name := as.Key()
+			out.Moves = append(out.Moves, Move{Copy: key, From: before.Host, To: as.Host, Reason: r.reason(key, before.Host), As: &name})
 		case ok && now.Host != before.Host:
 			out.Moves = append(out.Moves, Move{Copy: key, From: before.Host, To: now.Host, Reason: r.reason(key, before.Host)})
 		case !ok && !missed[key]:
@@ -189,7 +194,8 @@ func (r *rehearsal) outcome(began *State) Rest {
 		}
 	}
 	for now := range values(r.state.copies) {
-		if _, had := began.copies.Get(copyKey(now.Key())); !had {
+		_, goesOn := r.origin[now.Key()]
+		if _, had := began.copies.Get(copyKey(now.Key())); !had && !goesOn {
 			out.Placed = append(out.Placed, Placed{now.Key(), now.Host})
 		}
 	}

@@ -19,8 +19,9 @@ type rehearsal struct {
 	index  uint64
 	slices map[string]uint64 // by host: what it has taken up
 
-	removed   map[string]bool    // hosts that a human took off the roster
-	reasons   map[CopyKey]string // why copies moved
+	removed   map[string]bool     // hosts that a human took off the roster
+	reasons   map[CopyKey]string  // why copies moved
+	origin    map[CopyKey]CopyKey // of copies that go on under another name: the one they began with
 	last      Decision
 	steps     int
 	paced     bool // updates keep their pace
@@ -30,7 +31,7 @@ type rehearsal struct {
 func newRehearsal(s *State, obs Observations) *rehearsal {
 	r := &rehearsal{
 		decide: Decide, state: s, obs: obs, index: s.revision,
-		slices: map[string]uint64{}, removed: map[string]bool{}, reasons: map[CopyKey]string{},
+		slices: map[string]uint64{}, removed: map[string]bool{}, reasons: map[CopyKey]string{}, origin: map[CopyKey]CopyKey{},
 	}
 	r.state = s.withoutSigning()                 // what a plan names may not be pushed yet, nor signed
 	r.obs.Settled, r.obs.Now = true, time.Time{} // on paper no time passes, and no run is due
@@ -41,7 +42,7 @@ func newRehearsal(s *State, obs Observations) *rehearsal {
 	}
 	for name, o := range r.obs.Hosts {
 		if listens(o) { // that it is a little late now means nothing
-			o.ReportAge, o.Suspect = 0, false
+			o.ReportAge, o.Suspect, o.WellFor = 0, false, longAgo
 			r.obs.Hosts[name] = o
 		}
 	}
@@ -132,9 +133,7 @@ func (r *rehearsal) run() {
 		before := r.state
 		for _, c := range d.Commands {
 			if r.apply(c) == nil && c.Place != nil {
-				for _, m := range d.Moves {
-					r.reasons[m.Copy] = m.Reason
-				}
+				r.moved(d.Moves)
 			}
 		}
 		r.last, r.obs.GateShut = d, d.GateShut
@@ -143,6 +142,31 @@ func (r *rehearsal) run() {
 			return
 		}
 	}
+}
+
+func (r *rehearsal) moved(moves []Move) {
+	for _, m := range moves {
+		first, ok := r.origin[m.Copy]
+		if !ok {
+			first = m.Copy
+		}
+		r.reasons[first] = m.Reason
+		if m.As != nil {
+			delete(r.origin, m.Copy)
+			r.origin[*m.As] = first
+		}
+	}
+}
+
+// renamed are the copies that have another name now, by the one they began with.
+func (r *rehearsal) renamed() map[CopyKey]Placement {
+	out := map[CopyKey]Placement{}
+	for now, first := range r.origin { // order does not matter
+		if p, ok := r.state.Placement(now); ok {
+			out[first] = p
+		}
+	}
+	return out
 }
 
 // patience is how many decisions a plan may take. With all at once, a copy goes

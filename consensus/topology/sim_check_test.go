@@ -29,6 +29,7 @@ func (s *sim) checkDecision(d Decision, obs Observations) {
 		if c.Place != nil {
 			s.checkUpdates(c.Place, obs)
 			s.checkBadVersions(c.Place)
+			s.balance.check(s, c.Place, obs, d.GateShut)
 		}
 	}
 	for _, m := range d.Moves {
@@ -42,7 +43,7 @@ func (s *sim) checkUpdates(c *Place, obs Observations) {
 	serves := func(p Placement) bool {
 		h := obs.Hosts[p.Host]
 		o := h.Copies[p.Key()]
-		standby := p.Surge && s.app(p.App).Spec.Update.Strategy == intent.StrategyBlueGreen
+		standby := p.Surge && p.Relief == nil && s.app(p.App).Spec.Update.Strategy == intent.StrategyBlueGreen
 		return h.Alive && h.ReportAge < reportMissed && o.Ready && o.Generation == p.Generation && !standby
 	}
 	taken, helpers := map[string]int{}, map[string]int{}
@@ -56,6 +57,9 @@ func (s *sim) checkUpdates(c *Place, obs Observations) {
 	}
 	for _, p := range c.Put {
 		if old, ok := s.state.Placement(p.Key()); ok && old.Surge && !p.Surge && old.runsAs(p) {
+			if old.Relief != nil {
+				take(CopyKey{p.App, old.Relief.N}) // it took over
+			}
 			continue // it goes on as it is
 		}
 		take(p.Key())
@@ -143,6 +147,9 @@ func (s *sim) checkBadVersions(c *Place) {
 func (s *sim) checkMove(m Move, obs Observations) {
 	from := obs.Hosts[m.From]
 	host, _ := s.state.Host(m.From)
+	if m.As != nil {
+		return // the other runs on until this one is well: see balanceWatch
+	}
 	unhealthy := 0
 	for _, o := range obs.Hosts {
 		if !o.Alive || o.ReportAge >= reportMissed {
@@ -290,22 +297,29 @@ func (s *sim) checkSnapshot() {
 // TestRandomHistories runs whole meshes through random faults and changes.
 func TestRandomHistories(t *testing.T) {
 	for seed := *first; seed < *first+*seeds; seed++ {
-		s := &sim{world: newWorld(t), rnd: rand.New(rand.NewPCG(uint64(seed), 1)), hosts: map[string]*simHost{}, excused: map[string]bool{}}
-		for i, zone := range []string{"a", "b", "c", "a", "b"}[:3+s.rnd.IntN(3)] {
-			s.addHost("h"+string(rune('1'+i)), zone)
-		}
-		for range 4 {
-			s.declare()
-		}
-		for range 150 {
-			if s.rnd.IntN(5) == 0 {
-				s.trouble()
-			}
-			s.tick()
-		}
-		s.heal()
-		if len(s.mistakes) > 0 {
-			t.Fatalf("seed %d:\n%s\n\n%s", seed, strings.Join(s.log, "\n"), strings.Join(s.mistakes, "\n"))
-		}
+		randomHistory(t, seed, Rebalance{})
 	}
+}
+
+// randomHistory is one of them, and tells how many copies were moved to balance.
+func randomHistory(t *testing.T, seed int, set Rebalance) int {
+	s := &sim{world: newWorld(t), rnd: rand.New(rand.NewPCG(uint64(seed), 1)), hosts: map[string]*simHost{}, excused: map[string]bool{}}
+	s.apply(Command{Rebalance: &SetRebalance{set}})
+	for i, zone := range []string{"a", "b", "c", "a", "b"}[:3+s.rnd.IntN(3)] {
+		s.addHost("h"+string(rune('1'+i)), zone)
+	}
+	for range 4 {
+		s.declare()
+	}
+	for range 150 {
+		if s.rnd.IntN(5) == 0 {
+			s.trouble()
+		}
+		s.tick()
+	}
+	s.heal()
+	if len(s.mistakes) > 0 {
+		t.Fatalf("seed %d:\n%s\n\n%s", seed, strings.Join(s.log, "\n"), strings.Join(s.mistakes, "\n"))
+	}
+	return s.balance.done
 }

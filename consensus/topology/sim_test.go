@@ -21,7 +21,8 @@ type sim struct {
 	gate     bool
 	calm     int             // since when; only counts while gate
 	excused  map[string]bool // a user took copies on trial out of it by stopping them
-	quiet    bool            // do not tell the time
+	balance  balanceWatch
+	quiet    bool // do not tell the time
 	mistakes []string
 	log      []string
 }
@@ -206,8 +207,10 @@ func (s *sim) observe() Observations {
 				o.Copies[key] = x.observe(h.last)
 			}
 		}
+		o.WellFor = s.balance.wellFor(s, name, o)
 		obs.Hosts[name] = o
 	}
+	obs.Moved = s.balance.ages(s)
 	return obs
 }
 

@@ -42,6 +42,8 @@ type image struct {
 	Revoked    []Revocation          `json:"revoked,omitempty"`
 	Signing    Signing               `json:"signing,omitzero"`
 	Signatures []Signature           `json:"signatures,omitempty"`
+	Rebalance  Rebalance             `json:"rebalance,omitzero"`
+	Moved      []uint64              `json:"moved,omitempty"`
 }
 
 type hostImage struct {
@@ -90,6 +92,7 @@ func (s *State) image() image {
 		Revision: s.revision, Era: s.era, MeshID: s.meshID, MeshName: s.meshName, Trust: s.trust,
 		Apps: s.Apps(), Placements: s.Placements(), Tokens: s.Tokens(), Leases: s.Leases(), Revoked: s.revocations(),
 		Signing: s.signing, Signatures: s.allSignatures(),
+		Rebalance: s.rebalance, Moved: s.moved,
 		Requests: make(map[string]remembered, s.requests.Len()),
 	}
 	for e := range values(s.hosts) {
@@ -165,6 +168,7 @@ func (im image) state() (*State, error) {
 	s := New()
 	s.revision, s.era = im.Revision, im.Era
 	s.meshID, s.meshName, s.trust = im.MeshID, im.MeshName, im.Trust
+	s.rebalance, s.moved = im.Rebalance, im.Moved
 	for _, h := range im.Hosts {
 		s.hosts = insert(s.hosts, h.Host.Name, &hostEntry{Host: h.Host, slice: h.Slice})
 	}
@@ -230,6 +234,9 @@ func (s *State) check(im image) error {
 	if p := s.signing; !slices.IsSortedFunc(p.Keys, func(a, b SigningKey) int { return cmp.Compare(a.Name, b.Name) }) || p.Required && len(p.Keys) == 0 {
 		return errors.New("the policy on signatures cannot have come about")
 	}
+	if why := s.rebalance.wrong(); why != "" || len(s.moved) > MaxRebalanceMoves || !slices.IsSorted(s.moved) {
+		return fmt.Errorf("setting rebalance: %s", orText(why, "what is spent of it is out of bounds"))
+	}
 	return s.checkLeases(im)
 }
 
@@ -246,6 +253,9 @@ func (s *State) checkStored(p Placement) error {
 	}
 	if p.N < 0 || p.N >= intent.MaxCopies {
 		return errors.New("its number is out of bounds")
+	}
+	if r := checkRelief(p); r != nil {
+		return r
 	}
 	return nil
 }

@@ -20,6 +20,9 @@ type State struct {
 	meshName string
 	trust    Trust
 
+	rebalance Rebalance
+	moved     []uint64 // spent of its budget; see Rebalanced
+
 	apps    *iradix.Tree[*appEntry]
 	hosts   *iradix.Tree[*hostEntry]
 	copies  *iradix.Tree[*Placement] // by copyKey
@@ -174,7 +177,7 @@ func (s *State) Slice(host string) Slice {
 // assignment is what the host of a placement gets of it. Whether it is a surge
 // copy, and where it was tried before, is not the host's business.
 func (a App) assignment(p Placement) Assignment {
-	p.Surge, p.Tried = false, nil
+	p.Surge, p.Relief, p.Tried = false, nil, nil
 	as := Assignment{Placement: p, Spec: a.assigned(p.Version)}
 	if a.Rollout.smoking(p.N) {
 		as.Smoke = a.Rollout.SmokeID

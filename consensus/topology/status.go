@@ -158,6 +158,9 @@ func (a *appPlan) copyStatus(c *copyPlan, why string) CopyStatus {
 		Ports: c.Ports, Why: why,
 	}
 	switch {
+	case c.Relief != nil:
+		cs.Role = RoleSurge
+		cs.Why = orText(cs.Why, fmt.Sprintf("takes over from %s/%d on %s once it is well: %s", c.App, c.Relief.N, c.Relief.From, c.Relief.Why))
 	case c.Surge && a.blueGreen():
 		cs.Role = RoleStandby
 	case c.Surge:

@@ -22,19 +22,21 @@ const (
 // planner is one run of Decide: a view of the state and the observations that
 // changes as decisions are made, and the decisions.
 type planner struct {
-	state   *State
-	obs     Observations
-	rooms   []*room // the roster, by name
-	byName  map[string]*room
-	apps    []*appPlan          // by name
-	strays  map[CopyKey][]*room // hosts that still have a copy which is not placed there
-	ops     []op                // in the order they were decided
-	rolls   []SetRollout        // likewise, at most one an app
-	runs    []RunRecord         // likewise
-	wary    bool                // more hosts may be sick than have shown it yet
-	ends    []EndLease          // in the order they were decided
-	granted map[string]bool     // apps whose lease this decision grants
-	out     Decision
+	state    *State
+	obs      Observations
+	rooms    []*room // the roster, by name
+	byName   map[string]*room
+	apps     []*appPlan          // by name
+	strays   map[CopyKey][]*room // hosts that still have a copy which is not placed there
+	ops      []op                // in the order they were decided
+	rolls    []SetRollout        // likewise, at most one an app
+	runs     []RunRecord         // likewise
+	wary     bool                // more hosts may be sick than have shown it yet
+	ends     []EndLease          // in the order they were decided
+	unfit    []UnfitHost         // where reliefs are given up
+	returned []uint64            // of the budget of rebalancing
+	granted  map[string]bool     // apps whose lease this decision grants
+	out      Decision
 }
 
 // op is one change of a placement, with the move that it means.
@@ -63,11 +65,12 @@ type room struct {
 // appPlan is an app with its copies.
 type appPlan struct {
 	*appEntry
-	copies []*copyPlan // by number: those that are asked for
-	extras []*copyPlan // by number: surge copies
-	halted bool        // nothing is changed: the rollout is held, or has just failed
-	noRoom bool        // a surge copy is called for that no host takes
-	want   int         // copies there should be, without surge copies
+	copies  []*copyPlan // by number: those that are asked for
+	extras  []*copyPlan // by number: surge copies, but for reliefs
+	reliefs []*copyPlan // by number
+	halted  bool        // nothing is changed: the rollout is held, or has just failed
+	noRoom  bool        // a surge copy is called for that no host takes
+	want    int         // copies there should be, without surge copies
 
 	parallel         int
 	healthy, timeout time.Duration
@@ -169,17 +172,25 @@ func (p *planner) planApp(e *appEntry) *appPlan {
 			c.room.take(a, c.Placement)
 		}
 		c.observe(a)
-		if c.Surge {
-			a.extras = append(a.extras, c)
-		} else {
-			a.copies = append(a.copies, c)
-		}
+		list := a.listOf(c.Placement)
+		*list = append(*list, c)
 	}
 	return a
 }
 
 // all is every copy, the surge copies last.
-func (a *appPlan) all() []*copyPlan { return slices.Concat(a.copies, a.extras) }
+func (a *appPlan) all() []*copyPlan { return slices.Concat(a.copies, a.extras, a.reliefs) }
+
+// listOf is the list that a placement belongs to.
+func (a *appPlan) listOf(c Placement) *[]*copyPlan {
+	switch {
+	case c.Relief != nil:
+		return &a.reliefs
+	case c.Surge:
+		return &a.extras
+	}
+	return &a.copies
+}
 
 func (c *copyPlan) observe(a *appPlan) {
 	c.obs, c.known = c.room.obs.Copies[c.Key()]
@@ -262,10 +273,7 @@ func (p *planner) put(a *appPlan, c *copyPlan, next Placement, reason string) {
 func (p *planner) add(a *appPlan, next Placement) {
 	c := &copyPlan{Placement: Placement{App: next.App, N: next.N, Host: next.Host}}
 	p.put(a, c, next, "")
-	list := &a.copies
-	if next.Surge {
-		list = &a.extras
-	}
+	list := a.listOf(next)
 	i, _ := findCopy(*list, next.N)
 	*list = slices.Insert(*list, i, c)
 }
@@ -278,7 +286,8 @@ func findCopy(list []*copyPlan, n int) (int, bool) {
 func (a *appPlan) has(n int) bool {
 	_, asked := findCopy(a.copies, n)
 	_, surge := findCopy(a.extras, n)
-	return asked || surge
+	_, relief := findCopy(a.reliefs, n)
+	return asked || surge || relief
 }
 
 // drop decides that a copy is no more.
@@ -290,7 +299,8 @@ func (p *planner) drop(a *appPlan, c *copyPlan) {
 		c.room.free(a, c.Placement)
 	}
 	is := func(x *copyPlan) bool { return x == c }
-	a.copies, a.extras = slices.DeleteFunc(a.copies, is), slices.DeleteFunc(a.extras, is)
+	list := a.listOf(c.Placement)
+	*list = slices.DeleteFunc(*list, is)
 	if left := withNumber(a.StoppedCopies, c.N, false); len(left) != len(a.StoppedCopies) {
 		entry := *a.appEntry // as Apply will: the number begins as running
 		entry.StoppedCopies = left

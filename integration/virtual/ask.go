@@ -111,6 +111,11 @@ func (m *Mesh) Drain(ctx context.Context, host string, undrain bool) error {
 	})
 }
 
+// Set changes settings of the mesh.
+func (m *Mesh) Set(ctx context.Context, set api.MeshSettings) error {
+	return m.Ask(ctx, func(ctx context.Context, h *Host) error { return h.Post(ctx, "/v1/mesh", nil, set, nil) })
+}
+
 // Status returns what the leader says of an app.
 func (m *Mesh) Status(ctx context.Context, app string, hosts ...*Host) (topology.AppStatus, error) {
 	var st topology.AppStatus

@@ -184,7 +184,7 @@ func (h History) Excess(settle time.Duration) []string {
 		}
 		for app, n := range all {
 			limit, ever := h.limit(app, at, settle), h.limit(app, at, h.Now+1)
-			if well[app] > limit || n > 2*ever {
+			if well[app] > limit+h.Surge || n > 2*ever {
 				out = append(out, fmt.Sprintf("%s: app %s may have %d copies, and had %d at most; %d run on sound hosts, %d on all", at, app, limit, ever, well[app], n))
 			}
 		}

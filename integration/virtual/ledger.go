@@ -59,6 +59,7 @@ type Want struct {
 
 // History is all that happened in a mesh, for checkers to judge.
 type History struct {
+	Surge    int // copies that an app may have beside its count
 	Spans    []Span
 	Troubles []Trouble
 	Wants    []Want

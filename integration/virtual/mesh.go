@@ -49,6 +49,7 @@ type Config struct {
 	// leader reaches them do not count. Default 30 s.
 	Settle time.Duration
 	Lease  topology.Timers // of singletons; default topology.DefaultTimers
+	Surge  int             // copies that an app may have beside its count at any time (S5)
 }
 
 func (c *Config) validate() error {
@@ -181,7 +182,11 @@ func (m *Mesh) check() {
 func Sleep(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // virtual
 
 // History returns all that has happened so far.
-func (m *Mesh) History() History { return m.ledger.history() }
+func (m *Mesh) History() History {
+	h := m.ledger.history()
+	h.Surge = m.cfg.Surge
+	return h
+}
 
 // Elections is in how many terms slices have been given out so far.
 func (m *Mesh) Elections() int { return m.freshness.elections() }

@@ -1,0 +1,94 @@
+package agent
+
+import (
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
+)
+
+// steadiness remembers, by this host's own clock, what moves for the sake of
+// balance wait for: for how long nothing has been wrong with each host, since this
+// host leads, and how long ago each move was begun that is spent of the budget.
+// Every voter notes the latter while another leads; a move that it learns of late
+// counts from then, so that a change of leader can make the budget come back later,
+// but never sooner. It is safe for concurrent use; the zero value is ready.
+type steadiness struct {
+	mu   sync.Mutex
+	well map[string]time.Time
+	seen map[uint64]time.Time
+}
+
+// takeOffice forgets what was known of hosts: a new leader looks for itself.
+func (s *steadiness) takeOffice() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.well)
+}
+
+// watch notes which moves have been begun.
+func (s *steadiness) watch(spent []uint64, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.note(spent, now)
+}
+
+func (s *steadiness) note(spent []uint64, now time.Time) {
+	before := s.seen
+	s.seen = make(map[uint64]time.Time, len(spent))
+	for _, index := range spent {
+		at, ok := before[index]
+		if !ok {
+			at = now
+		}
+		s.seen[index] = at
+	}
+}
+
+// observe puts what is known into what is decided by.
+func (s *steadiness) observe(obs *topology.Observations, spent []uint64, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.note(spent, now)
+	obs.Moved = make(map[uint64]time.Duration, len(spent))
+	for index, at := range s.seen {
+		obs.Moved[index] = now.Sub(at)
+	}
+	if s.well == nil {
+		s.well = map[string]time.Time{}
+	}
+	for host, o := range obs.Hosts {
+		if !o.Alive || o.Suspect || !o.Reported || o.ReportAge >= missedReport {
+			delete(s.well, host)
+			continue
+		}
+		if _, ok := s.well[host]; !ok {
+			s.well[host] = now
+		}
+		o.WellFor = now.Sub(s.well[host])
+		obs.Hosts[host] = o
+	}
+}
+
+// postMesh changes a setting of the mesh.
+func (s *server) postMesh(r *http.Request, body []byte) (any, error) {
+	var req api.MeshSettings
+	if err := decode(body, &req); err != nil {
+		return nil, err
+	}
+	if req.Rebalance == "" {
+		return nil, api.Errorf(api.CodeInvalid, "set mesh: no setting is named; there is rebalance")
+	}
+	set, err := topology.ParseRebalance(req.Rebalance)
+	if err != nil {
+		return nil, api.Errorf(api.CodeInvalid, "%v", err)
+	}
+	res, err := s.commit(r, topology.Command{Rebalance: &topology.SetRebalance{Rebalance: set}})
+	if err != nil {
+		return nil, err
+	}
+	s.log.Info("mesh setting changed", "rebalance", set, "revision", res.Revision)
+	return api.MeshSet{Revision: res.Revision, MeshSettings: api.MeshSettings{Rebalance: set.String()}}, nil
+}
