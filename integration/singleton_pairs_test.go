@@ -15,7 +15,7 @@ import (
 
 const (
 	singletons = 8   // a mesh
-	meshes     = 6   // which take pairs of faults from one list
+	meshes     = 4   // which take pairs of faults from one list
 	pairsLeast = 200 // in all: on a slow machine the time gives way, not the count
 
 	// patience is when a machine is given up that does not get through the pairs: it
@@ -97,7 +97,7 @@ func TestSingletonsUnderFaults(t *testing.T) {
 }
 
 // form makes a mesh of five hosts with its singletons. The meshes form one after
-// the other: thirty agents that start at once would tell of the machine alone.
+// the other: twenty agents that start at once would tell of the machine alone.
 func (c *campaign) form(t *testing.T, seed uint64) (*nemesis, witness) {
 	c.forming.Lock()
 	defer c.forming.Unlock()
