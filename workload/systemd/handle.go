@@ -227,13 +227,11 @@ func (h *handle) setupFailure() (status int32, ok bool) {
 	return s.status, s.setupFailed()
 }
 
-// ran tells a failed start whose program did run: it ended so soon that PID 1
-// noticed its end before its beginning.
+// ran tells a failed start whose program did run.
 func (h *handle) ran() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := h.track.svc
-	return s.lastPID != 0 && s.exitUSec != 0 && !s.setupFailed()
+	return h.track.svc.ran()
 }
 
 // killLeftovers ends the rest of a copy whose first process has ended by itself,

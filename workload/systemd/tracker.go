@@ -27,6 +27,13 @@ func (s service) setupFailed() bool {
 	return s.code == cldExited && s.status >= firstSetupStatus && s.status <= lastSetupStatus
 }
 
+// ran tells of a start that PID 1 calls failed that its program did run: it ended
+// so soon that PID 1 noticed its end before its beginning. By now PID 1 may have
+// started it again, and what could not be set up it does not start again.
+func (s service) ran() bool {
+	return s.lastPID != 0 && (s.restarts > 0 || s.exitUSec != 0 && !s.setupFailed())
+}
+
 // unitState is what PID 1 says about the unit itself.
 type unitState struct {
 	active, sub string

@@ -318,3 +318,24 @@ func TestConfigRefuses(t *testing.T) {
 		}
 	}
 }
+
+// A start that PID 1 calls failed was one if its program has run, also when PID 1
+// has gone on to the next by the time it says so.
+func TestFailedStartThatRan(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		svc  service
+		want bool
+	}{
+		{"nothing", service{}, false},
+		{"not ended", service{mainPID: 5, lastPID: 5, startUSec: 1}, false},
+		{"ended at once", service{lastPID: 5, startUSec: 1, exitUSec: 2, code: 2, status: 9}, true},
+		{"not set up", service{lastPID: 5, startUSec: 1, exitUSec: 2, code: cldExited, status: firstSetupStatus}, false},
+		{"started again", service{mainPID: 6, lastPID: 6, startUSec: 3, restarts: 1}, true},
+		{"about to be started again", service{lastPID: 5, startUSec: 1, exitUSec: 2, code: 2, status: 9, restarts: 1}, true},
+	} {
+		if got := c.svc.ran(); got != c.want {
+			t.Errorf("%s: ran %v, want %v", c.name, got, c.want)
+		}
+	}
+}
