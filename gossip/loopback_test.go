@@ -17,9 +17,25 @@ import (
 
 // Everything in this file uses real sockets and real time.
 
-// A probe under way outlives memberlist's Shutdown by a probe interval or so.
+// patience bounds what has to come about in real time, on a machine that may be
+// starved. How soon it does is for the tests in virtual time to say.
+const patience = 30 * time.Second
+
+// A probe under way outlives memberlist's Shutdown, its own and one made for
+// another host, by a probe interval or so. That is waited for.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
+	code := m.Run()
+	if code == 0 {
+		begun, err := time.Now(), goleak.Find()
+		for err != nil && time.Since(begun) < patience {
+			err = goleak.Find()
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "goroutines are left:", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
 }
 
 func loopback(name string, seeds ...*host) Config {
@@ -39,7 +55,7 @@ func realMesh(t testing.TB, n int) []*host {
 		t.Cleanup(h.stop)
 		hosts = append(hosts, h)
 	}
-	within(t, 5*time.Second, "all see all", func() bool {
+	within(t, patience, "all see all", func() bool {
 		for _, h := range hosts {
 			if len(h.names(StatusAlive)) != n {
 				return false
@@ -56,15 +72,15 @@ func TestRealSocketsJoinVitalsAndDeath(t *testing.T) {
 	for i, h := range hosts {
 		h.PublishVitals(Vitals{Bits: uint32(i)})
 	}
-	within(t, 5*time.Second, "all know all", func() bool { return knowAll(hosts, hosts) })
+	within(t, patience, "all know all", func() bool { return knowAll(hosts, hosts) })
 	late := run(t, loopback("h6", hosts[3]))
-	within(t, 5*time.Second, "the late one is in", func() bool { joined, _ := late.JoinState(); return joined })
+	within(t, patience, "the late one is in", func() bool { joined, _ := late.JoinState(); return joined })
 	if !knowAll([]*host{late}, hosts) {
 		t.Error("joined without everyone's vitals")
 	}
-	within(t, 5*time.Second, "h1 sees it", func() bool { return len(hosts[0].names(StatusAlive)) == 6 })
+	within(t, patience, "h1 sees it", func() bool { return len(hosts[0].names(StatusAlive)) == 6 })
 	late.stop()
-	took := within(t, 12*time.Second, "its death is seen", func() bool { return allSee(hosts, StatusFailed, "h6") })
+	took := within(t, patience, "its death is seen", func() bool { return allSee(hosts, StatusFailed, "h6") })
 	t.Logf("death seen by all in %v", took)
 }
 
@@ -77,7 +93,7 @@ func TestRealSocketsRefuseAnotherMeshAndANameTaken(t *testing.T) {
 	defer stranger.stop()
 	twin := run(t, loopback("h2", hosts[0]))
 	defer twin.stop()
-	within(t, 10*time.Second, "both learn why", func() bool {
+	within(t, patience, "both learn why", func() bool {
 		_, err1 := stranger.JoinState()
 		_, err2 := twin.JoinState()
 		var c *ConflictError
@@ -156,16 +172,16 @@ func TestSilentStreamsAreBounded(t *testing.T) {
 		conns = append(conns, c)
 	}
 	tr := hosts[0].transport.(*netTransport)
-	within(t, 5*time.Second, "the slots are taken", func() bool { return len(tr.slots) == maxStreams })
+	within(t, patience, "the slots are taken", func() bool { return len(tr.slots) == maxStreams })
 	start := time.Now()
 	hosts[0].stop()
-	if took := time.Since(start); took > 3*time.Second {
+	if took := time.Since(start); took > 8*time.Second { // memberlist gives a silent stream 10
 		t.Errorf("the end took %v", took)
 	}
 	for _, c := range conns {
 		_ = c.Close()
 	}
-	within(t, 5*time.Second, "the slots are free", func() bool { return len(tr.slots) == 0 })
+	within(t, patience, "the slots are free", func() bool { return len(tr.slots) == 0 })
 }
 
 // Noise on the ports changes nothing.
@@ -196,7 +212,7 @@ func TestNoiseOnThePorts(t *testing.T) {
 		_ = tcp.Close()
 	}
 	hosts[1].PublishVitals(Vitals{Bits: 77})
-	within(t, 5*time.Second, "gossip goes on", func() bool { v, _, _ := hosts[0].Vitals("h2"); return v.Bits == 77 })
+	within(t, patience, "gossip goes on", func() bool { v, _, _ := hosts[0].Vitals("h2"); return v.Bits == 77 })
 }
 
 func TestAdvertise(t *testing.T) {
