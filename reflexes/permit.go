@@ -1,0 +1,247 @@
+package reflexes
+
+import (
+	"slices"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/intent"
+	"github.com/ganglion-mesh/ganglion/intent/expr"
+)
+
+// Authority is what the owner knows, at the moment of an act and not before, of
+// what the mesh allows. The zero value allows what needs nobody: class A.
+type Authority struct {
+	Frozen     bool          // the whole mesh is frozen
+	FrozenApps []string      // these apps are
+	Hard       bool          // the freeze holds restarts in place too
+	SameRule   int           // hosts, this one among them, on which the rule fired or wanted to in the last minute; see Engine.Wants
+	GateShut   bool          // too many hosts look unhealthy to this one
+	PermitAge  time.Duration // how long ago a leader last permitted class B
+	Permitted  bool          // a leader ever did, in this boot
+	Witnessed  bool          // of a rule about a peer: another host has seen the same
+	Leased     bool          // of claim: this host holds the lease
+	Scarce     bool          // acting would leave too few ready copies, or the mesh's ledger of disruptions is full
+}
+
+// Act is what may be done now. It has been recorded and paid for: it is done,
+// or it is lost.
+type Act struct {
+	ID      ActID
+	Rule    string
+	Target  Target // what the rule is about
+	On      Target // what to act on
+	Tell    []intent.Action
+	Do      intent.Action // Op "" if it only tells
+	Class   Class
+	Durable bool // its record has to be on disk before it begins
+	Sensed  Boot // when what led to it was seen
+	Facts   []Fact
+}
+
+// Permit tells, just before the act and on the goroutine that will do it or has
+// ordered it, whether a firing may act. If it may, the act's record is made and
+// all that it costs is spent; the caller writes the record, acts, and calls
+// Done. If it may not, the rule tries again by itself.
+func (e *Engine) Permit(now Boot, f Firing, a Authority) (Act, bool) {
+	now = e.enter(now)
+	in := f.in
+	if in == nil || in.dead || in.id != f.id || !in.wantsToAct() {
+		e.tell(Outcome{Kind: Suppressed, Reason: ReasonGone, Rule: f.Rule, Target: f.Target, At: now, Action: f.Rung.String()})
+		return Act{}, false
+	}
+	rung, ts := in.rung(), in.on
+	r, retry := e.current(now, in)
+	if r == ReasonNone {
+		r, retry = e.local(now, in, ts)
+	}
+	if r == ReasonNone {
+		r = e.allowed(now, in, a)
+		retry = now + time.Second
+	}
+	switch {
+	case in.rule.Observe:
+		e.observe(now, in, r)
+		e.settle(now)
+		return Act{}, false
+	case r != ReasonNone:
+		e.refuse(now, in, r, retry)
+		e.dirty(in)
+		e.settle(now)
+		return Act{}, false
+	}
+	act := e.start(now, in, ts, rung)
+	e.heap.set(in, in.deadline(now))
+	e.promise(now)
+	return act, true
+}
+
+// current tells whether what fired still holds.
+func (e *Engine) current(now Boot, in *instance) (Reason, Boot) {
+	if len(in.rule.edges) > 0 {
+		return ReasonNone, 0
+	}
+	switch in.conditionTruth(in.rule.when, now).Truth {
+	case expr.False:
+		return ReasonOver, now
+	case expr.Unknown:
+		return ReasonUnknown, now + time.Second
+	}
+	return ReasonNone, 0
+}
+
+// allowed holds an act against what the mesh allows.
+func (e *Engine) allowed(now Boot, in *instance, a Authority) Reason {
+	rung := in.rung()
+	if rung.op.class == ClassTell {
+		return ReasonNone
+	}
+	frozen := a.Frozen || slices.Contains(a.FrozenApps, in.on.target.app()) && in.on.target.app() != ""
+	switch {
+	case frozen && (a.Hard || !rung.revives):
+		return ReasonFrozen
+	case rung.revives:
+		return ReasonNone // nothing that runs is disturbed
+	case a.SameRule >= correlated:
+		return ReasonCorrelated
+	case a.Scarce:
+		return ReasonDisruption
+	case rung.op.class == ClassA:
+		return ReasonNone
+	case now < e.doubtUntil:
+		return ReasonDoubt
+	case a.GateShut:
+		return ReasonGate
+	case !a.Permitted || a.PermitAge > deadMan:
+		return ReasonDeadMan
+	case in.rule.Scope == ScopePeer && !a.Witnessed:
+		return ReasonWitness
+	case rung.Do.Op == "claim" && !a.Leased:
+		return ReasonLease
+	case e.escrow.Tokens(now) == 0:
+		return ReasonTokens
+	}
+	return ReasonNone
+}
+
+// start pays for an act and records it.
+func (e *Engine) start(now Boot, in *instance, ts *targetState, rung *Rung) Act {
+	e.acts++
+	rec := Record{
+		Kind: RecordIntent, Act: e.acts, At: now, Boot: e.config.Boot, Class: rung.op.class, Rule: in.rule.Name, Hash: in.rule.Hash, Target: in.target, On: ts.target,
+		Action: rung.text, Rung: in.level, Durable: rung.op.durable, Revives: rung.revives,
+	}
+	if c := in.cause(now); c.Kind == CauseAct {
+		rec.Parent = c.Act
+	}
+	if rung.op.class == ClassB {
+		rec.Loan, _ = e.escrow.spend(now)
+	}
+	e.pay(now, in.state0, ts, rung.op.class, rung.revives)
+	e.note(rec)
+	if rung.op.class != ClassTell {
+		ts.acting, ts.by = e.acts, in
+	}
+	e.flights = append(e.flights, flight{act: e.acts, in: in, ts: ts, at: now})
+	in.id, in.edges, in.act, in.actAt, in.checked = 0, 0, e.acts, now, false
+	in.refused, in.times, in.retry = ReasonNone, 0, 0
+	in.enter(now, StateActing)
+	e.tell(Outcome{Kind: Fired, Rule: in.rule.Name, Target: in.target, Action: rung.text, Act: e.acts, At: now, Sensed: in.sensed, Facts: in.seen})
+	return Act{
+		ID: e.acts, Rule: in.rule.Name, Target: in.target, On: ts.target, Tell: rung.Tell, Do: rung.Do,
+		Class: rung.op.class, Durable: rung.op.durable, Sensed: in.sensed, Facts: in.seen,
+	}
+}
+
+// pay spends what an act costs: of the rule's limit, the host's, and the
+// target's patience.
+func (e *Engine) pay(now Boot, s *ruleState, ts *targetState, class Class, revives bool) {
+	if s != nil && s.rule.limit.N > 0 {
+		s.spent.spend(s.rule.limit, now)
+	}
+	if class == ClassTell {
+		return
+	}
+	if !revives {
+		e.host.spend(hostLimit, now)
+	}
+	ts.count(now, e.config.Seed)
+}
+
+// observe tells what a rule that only observes would have done, and goes on as
+// if it had, at the cost of its own limit alone.
+func (e *Engine) observe(now Boot, in *instance, r Reason) {
+	in.release()
+	e.tell(Outcome{Kind: Observed, Reason: r, Rule: in.rule.Name, Target: in.target, Action: in.rung().text, At: now, Sensed: in.sensed, Facts: in.seen})
+	if l := in.rule.limit; l.N > 0 {
+		in.state0.spent.spend(l, now)
+	}
+	in.edges, in.checked, in.acted = 0, true, now
+	in.enter(now, StateCooling)
+	e.dirty(in)
+}
+
+// Done ends an act: ok, or what went wrong. Facts that it has caused carry its
+// ID, before Done and after.
+func (e *Engine) Done(now Boot, act ActID, ok bool, detail string) {
+	now = e.enter(now)
+	e.end(now, act, ok, detail)
+	e.settle(now)
+}
+
+func (e *Engine) end(now Boot, act ActID, ok bool, detail string) {
+	i := slices.IndexFunc(e.flights, func(f flight) bool { return f.act == act })
+	if i < 0 {
+		return // known already, or of another life
+	}
+	f := e.flights[i]
+	e.flights = slices.Delete(e.flights, i, i+1)
+	e.note(Record{Kind: RecordResult, Act: act, At: now, Boot: e.config.Boot, OK: ok, Detail: detail})
+	if f.ts != nil && f.ts.acting == act {
+		f.ts.acting, f.ts.by, f.ts.acted = 0, nil, now
+	}
+	in := f.in
+	if in == nil || in.act != act {
+		return
+	}
+	e.tell(Outcome{Kind: Finished, Rule: in.rule.Name, Target: in.target, Action: in.rung().text, Act: act, At: now, OK: ok, Detail: detail, Facts: in.seen})
+	in.act, in.acted = 0, now
+	in.enter(now, StateCooling)
+	if !ok && len(in.rule.edges) > 0 && in.edges == 0 {
+		in.edges = 1 // what the edge asked for has not been done
+	}
+	if in.edges > 0 {
+		e.notHelped(now, in)
+	}
+	e.dirty(in)
+}
+
+// Wants returns the rules that fired, or wanted to, on this host within the last
+// minute, and would disturb something: what hosts tell each other, so that each
+// can see a common cause.
+func (e *Engine) Wants(now Boot) []string {
+	var out []string
+	for _, s := range e.rules {
+		if s.wanted != unwell && now-s.wanted < time.Minute {
+			out = append(out, s.rule.Name)
+		}
+	}
+	return out
+}
+
+// Reset lets a person begin a rule anew with a target, its back-off too.
+func (e *Engine) Reset(now Boot, rule string, t Target) bool {
+	now = e.enter(now)
+	in := e.instances[instanceKey{rule, t}]
+	if in == nil || in.state == StateActing {
+		return false
+	}
+	in.release()
+	if in.on != nil {
+		in.on.streak, in.on.ready = 0, 0
+	}
+	in.enter(now, StateInactive)
+	in.held, in.tries, in.level, in.edges, in.refused, in.acted = 0, 0, 0, 0, ReasonNone, unwell
+	e.dirty(in)
+	e.settle(now)
+	return true
+}
