@@ -105,13 +105,15 @@ func readEnviron(pid int) (env []byte, err error) {
 
 // midExec tells whether a process that has shown no environment has one all the
 // same, or is going to: not a zombie, one in its end or a thread of the kernel,
-// which have no program, nor one whose environment is empty.
+// which have no program, nor one whose environment is empty. While the kernel
+// still writes the environment, that looks empty too: only CodeStart, which comes
+// after it, tells the two apart.
 func midExec(pid int) bool {
 	if !hasProgram(pid) {
 		return false
 	}
 	st, err := program.ReadStat(pid)
-	return err == nil && (st.EnvEnd == 0 || st.EnvStart < st.EnvEnd)
+	return err == nil && (st.EnvEnd == 0 || st.EnvStart < st.EnvEnd || st.CodeStart == 0)
 }
 
 func hasProgram(pid int) bool {

@@ -29,6 +29,9 @@ type Stat struct {
 	// middle of an exec, where there is no memory, and where the reader may not
 	// see it.
 	EnvStart, EnvEnd uint64
+	// CodeStart is where in its memory its program is: 0 in the middle of an exec,
+	// until all of its memory is in place.
+	CodeStart uint64
 }
 
 const flagExiting = 4 // PF_EXITING of the kernel
@@ -65,7 +68,8 @@ func parseStat(b []byte) (Stat, error) {
 	if flags, err := strconv.ParseUint(f[6], 10, 64); err == nil { // field 9
 		s.Exiting = flags&flagExiting != 0
 	}
-	if len(f) > 48 { // fields 50 and 51
+	if len(f) > 48 { // fields 26, 50 and 51
+		s.CodeStart, _ = strconv.ParseUint(f[23], 10, 64)
 		s.EnvStart, _ = strconv.ParseUint(f[47], 10, 64)
 		s.EnvEnd, _ = strconv.ParseUint(f[48], 10, 64)
 	}
