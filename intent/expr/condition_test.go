@@ -176,7 +176,7 @@ func TestHostileConditionEnds(t *testing.T) {
 			}
 			accepted++
 			best := time.Hour
-			for range 5 {
+			for i := 0; i < 200 && best > 5*time.Millisecond; i++ {
 				start := time.Now()
 				c.Eval(values)
 				best = min(best, time.Since(start))
