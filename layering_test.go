@@ -30,7 +30,7 @@ type room struct {
 var house = map[string]room{
 	"intent":      {pure: false, why: "the vocabulary: everyone imports it, it imports nobody; Main does the only input and output"},
 	"intent/hcl":  {may: []string{"intent", "intent/expr"}, why: "a way to write intents, ignorant of what runs them"},
-	"intent/expr": {pure: true, why: "expressions alone: topology and reflexes share them"},
+	"intent/expr": {may: []string{"intent"}, pure: true, why: "expressions, within the bounds of the vocabulary: topology and reflexes share them"},
 	"intent/cron": {pure: true, why: "times of schedules alone; the zones it reads are data of the system"},
 
 	"consensus/topology": {may: []string{"intent", "intent/expr", "intent/cron"}, pure: true, why: "every voter must compute the same: no clock, randomness or I/O"},

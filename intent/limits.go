@@ -84,15 +84,16 @@ func Nearest(word string, allowed []string) string {
 		return ""
 	}
 	for _, a := range allowed {
-		if d := distance(strings.ToLower(word), strings.ToLower(a)); d < least && d < len(a) {
+		if d := Distance(strings.ToLower(word), strings.ToLower(a)); d < least && d < len(a) {
 			best, least = a, d
 		}
 	}
 	return best
 }
 
-// distance is the Levenshtein distance of two short words.
-func distance(a, b string) int {
+// Distance is how many letters have to be changed, put in or left out to make b
+// of a: their Levenshtein distance. It takes time by the product of their lengths.
+func Distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

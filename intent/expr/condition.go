@@ -7,8 +7,9 @@ import (
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/ast"
-	"cel.dev/cel-go/common/cost"
 	"cel.dev/cel-go/common/operators"
+
+	"github.com/ganglion-mesh/ganglion/intent"
 )
 
 // The bounds of a condition.
@@ -93,7 +94,7 @@ func (v *Vars) Compile(src string) (*Condition, error) {
 	if checked.OutputType() != cel.BoolType {
 		return nil, &Error{Source: src, Why: fmt.Sprintf("yields a %s; want true or false, as in host.memory.available_ratio < 0.05", checked.OutputType())}
 	}
-	estimate, err := v.env.EstimateCost(checked, textSizes{})
+	estimate, err := v.env.EstimateCost(checked, textsOf(MaxText))
 	if err != nil {
 		return nil, &Error{Source: src, Why: err.Error()}
 	}
@@ -113,21 +114,6 @@ func (v *Vars) Compile(src string) (*Condition, error) {
 	slices.Sort(c.reads)
 	c.direct = v.direct(checked.NativeRep().Expr())
 	return c, nil
-}
-
-// textSizes tells the cost estimate how long the values of variables are.
-type textSizes struct{}
-
-func (textSizes) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
-	if len(node.Path()) != 1 {
-		return nil
-	}
-	size := cost.RangedSizeEstimate(0, MaxText)
-	return &size
-}
-
-func (textSizes) EstimateCallCost(string, string, *cost.AstNode, []cost.AstNode) *cost.CallEstimate {
-	return nil
 }
 
 // names refuses names that are not declared and functions that conditions do
@@ -205,7 +191,7 @@ func (v *Vars) meant(name string) string {
 	}
 	best, least := "", 3+len(name)/8
 	for _, x := range v.list {
-		d := slips(name, x.Name)
+		d := intent.Distance(name, x.Name)
 		if strings.HasSuffix(x.Name, "."+name) || strings.HasPrefix(x.Name, name+".") || strings.HasPrefix(x.Name, name+"_") {
 			d = min(d, 1) // a part of the name was left out
 		}
@@ -217,28 +203,6 @@ func (v *Vars) meant(name string) string {
 		return ""
 	}
 	return "; did you mean " + best + "?"
-}
-
-// slips is how many letters have to be changed, put in or left out to make b
-// of a.
-func slips(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, diagonal+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 func clip(s string) string {

@@ -7,13 +7,15 @@ import (
 	"unicode/utf8"
 
 	"cel.dev/cel-go/cel"
+
+	"github.com/ganglion-mesh/ganglion/intent"
 )
 
 // The bounds of an expression. A unit of cost is about 50 ns.
 const (
-	maxSource = 2 << 10 // bytes; the same as intent.MaxExpression
-	maxCost   = 10000   // of one evaluation
-	maxDepth  = 50      // of nesting
+	maxSource = intent.MaxExpression
+	maxCost   = 10000 // of one evaluation
+	maxDepth  = 50    // of nesting
 	maxNodes  = 1000
 	maxLabel  = 256 // bytes of a label's value
 )

@@ -53,7 +53,7 @@ func CompilePlacement(src string) (*Placement, error) {
 
 // plan makes checked executable if its greatest cost is within bounds.
 func plan(env *cel.Env, checked *cel.Ast) (cel.Program, error) {
-	estimate, err := env.EstimateCost(checked, labelSizes{})
+	estimate, err := env.EstimateCost(checked, textsOf(maxLabel))
 	if err != nil {
 		return nil, err
 	}
@@ -63,19 +63,19 @@ func plan(env *cel.Env, checked *cel.Ast) (cel.Program, error) {
 	return env.Program(checked, cel.CostLimit(maxCost))
 }
 
-// labelSizes tells the cost estimate how long labels are: Matches refuses
-// longer ones.
-type labelSizes struct{}
+// textsOf tells the cost estimate how long the values of variables are at most:
+// longer ones are not looked at.
+type textsOf uint64
 
-func (labelSizes) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
+func (most textsOf) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
 	if len(node.Path()) != 1 {
 		return nil
 	}
-	size := cost.RangedSizeEstimate(0, maxLabel)
+	size := cost.RangedSizeEstimate(0, uint64(most))
 	return &size
 }
 
-func (labelSizes) EstimateCallCost(string, string, *cost.AstNode, []cost.AstNode) *cost.CallEstimate {
+func (textsOf) EstimateCallCost(string, string, *cost.AstNode, []cost.AstNode) *cost.CallEstimate {
 	return nil
 }
 
