@@ -219,20 +219,20 @@ func (s *server) ask(ctx context.Context, r *http.Request, body []byte, addr str
 		return nil, err
 	}
 	resp, err := s.links.http.RoundTrip(req.WithContext(ctx))
-	switch {
-	case err != nil && (repeatable(r) || isDialError(err)):
-		s.compass.wrong(addr)
-		return nil, nil
-	case err != nil:
-		s.compass.wrong(addr)
-		return nil, api.Errorf(api.CodeUnknown, "%s at the leader %s: %v: it may or may not have happened; look before you try again", r.URL.Path, addr, err)
-	case resp.StatusCode == http.StatusServiceUnavailable:
-		_ = resp.Body.Close()
-		s.compass.wrong(addr)
-		return nil, nil
+	if err == nil && resp.StatusCode != http.StatusServiceUnavailable {
+		s.compass.set(addr)
+		return resp, nil
 	}
-	s.compass.set(addr)
-	return resp, nil
+	s.compass.wrong(addr)
+	switch {
+	case err == nil:
+		_ = resp.Body.Close()
+		return nil, nil
+	case repeatable(r), isDialError(err):
+		return nil, nil
+	default:
+		return nil, api.Errorf(api.CodeUnknown, "%s at the leader %s: %v: it may or may not have happened; look before you try again", r.URL.Path, addr, err)
+	}
 }
 
 // passBack answers with what another agent answered.

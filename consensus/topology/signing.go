@@ -315,7 +315,7 @@ func (s Slice) Admission(digest string) (*Signature, error) {
 	if !named && s.SignaturesRequired {
 		return nil, fmt.Errorf("package %s: signatures are required, and no app on host %s names it", shortDigest(digest), s.Host)
 	}
-	return nil, nil //nolint:nilnil // documented
+	return nil, nil
 }
 
 // known is what of signed, of an app in a backup, this state has signatures for.
