@@ -416,8 +416,10 @@ func (h *Host) KillCopies() {
 	h.killAll()
 }
 
-// killAll kills every process of the host until none is left.
+// killAll kills every process of the host until none is left. All are stopped
+// first: an agent that gets the CPU between two kills would start a copy again.
 func (h *Host) killAll() {
+	h.SignalAll(syscall.SIGSTOP)
 	for range 50 {
 		pids := h.Pids()
 		if len(pids) == 0 {
