@@ -21,7 +21,10 @@ const (
 // tend brings this host into the mesh and keeps it there. Alone, it asks seeds
 // and known peers for ever. In company, it now and then asks a seed that is no
 // member, so that two meshes of one id that never met still become one; hosts
-// that failed are asked again by serf itself.
+// that failed are asked again by serf itself. And whenever a host fails it
+// compares notes with others, who may know better: this one may have missed that
+// the host left, or serf took the word for old, as it does when an exchange in the
+// middle of the leave was faster (hashicorp/serf#663).
 func (p *Pool) tend(ctx context.Context, known []netip.AddrPort) {
 	attempt := 0
 	for ctx.Err() == nil {
@@ -34,7 +37,14 @@ func (p *Pool) tend(ctx context.Context, known []netip.AddrPort) {
 			p.settle(ctx)
 		}
 		attempt = 0
-		if !p.companyFor(ctx, strangerAfter+rand.N(strangerAfter)) {
+		timer := time.NewTimer(strangerAfter + rand.N(strangerAfter))
+		why := p.company(ctx, timer.C)
+		for why == hostFailed {
+			p.settle(ctx)
+			why = p.company(ctx, timer.C)
+		}
+		timer.Stop()
+		if why != timeIsUp {
 			continue
 		}
 		if strangers := p.candidates(ctx, nil); len(strangers) > 0 {
@@ -63,23 +73,45 @@ func (p *Pool) settle(ctx context.Context) {
 	}
 }
 
-// companyFor waits, and says whether this host was in company all the time.
-func (p *Pool) companyFor(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
+// parting is why company ended its wait.
+type parting int
+
+const (
+	timeIsUp   parting = iota
+	leftAlone          // or the end of ctx
+	hostFailed         // a member was failed since the last wait began
+)
+
+// company waits until this host is alone, until a member fails, or for timer.
+func (p *Pool) company(ctx context.Context, timer <-chan time.Time) parting {
 	for {
 		changed := p.Changed()
 		if p.alone() {
-			return false
+			return leftAlone
+		}
+		if p.newlyFailed() {
+			return hostFailed
 		}
 		select {
 		case <-ctx.Done():
-			return false
-		case <-timer.C:
-			return true
+			return leftAlone
+		case <-timer:
+			return timeIsUp
 		case <-changed:
 		}
 	}
+}
+
+// newlyFailed says whether a member has failed since it was asked last. Only tend
+// asks.
+func (p *Pool) newlyFailed() bool {
+	before := p.mourned
+	for _, m := range p.Members() {
+		if m.Status == StatusFailed && m.Since.After(p.mourned) {
+			p.mourned = m.Since
+		}
+	}
+	return p.mourned.After(before)
 }
 
 func pause(ctx context.Context, d time.Duration) {

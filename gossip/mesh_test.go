@@ -299,6 +299,26 @@ func TestLeaveCutShort(t *testing.T) {
 	}
 }
 
+// A host that heard nothing of a leave sees only that the host is gone; it learns
+// the rest from the others at once, and not with the next regular exchange.
+func TestMissedLeaveIsLearnt(t *testing.T) {
+	for range 20 {
+		inMesh(t, func(m *mesh) {
+			hosts := m.five()
+			pass(6 * time.Second) // all that follows joining is over
+			m.net.Isolate("h1")
+			if err := hosts[2].Leave(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			hosts[2].stop()
+			m.net.Cut(nil)
+			// It finds out by itself and with nobody to confirm, so this may take long.
+			m.within(time.Minute, "h1 knows that it is gone", func() bool { return !slices.Contains(hosts[0].names(StatusAlive), "h3") })
+			m.within(5*time.Second, "h1 knows that it left", func() bool { return allSee(hosts[:1], StatusLeft, "h3") })
+		})
+	}
+}
+
 func TestRemoveTurnsFailedIntoLeft(t *testing.T) {
 	inMesh(t, func(m *mesh) {
 		hosts := m.five()

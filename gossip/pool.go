@@ -32,6 +32,7 @@ type Pool struct {
 	table     *table
 	peers     peerFile
 	dirty     chan struct{} // of one place: serf's view may differ from ours
+	mourned   time.Time     // tend's own: when the latest failure it has acted on was seen
 
 	leaving   sync.WaitGroup
 	tagsMu    sync.Mutex // orders SetTags; held over the network
