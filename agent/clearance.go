@@ -164,8 +164,11 @@ func empty(dir string) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clear %s: %w", dir, err)
 	}
-	if list, err = fs.ReadDir(root.FS(), "."); err != nil || len(list) > 0 {
-		return fmt.Errorf("clear %s: %d entries stay: %v", dir, len(list), err)
+	if list, err = fs.ReadDir(root.FS(), "."); err != nil {
+		return fmt.Errorf("clear %s: see what stays: %w", dir, err)
+	}
+	if len(list) > 0 {
+		return fmt.Errorf("clear %s: %d entries stay", dir, len(list))
 	}
 	return nil
 }

@@ -48,7 +48,9 @@ func openStore(dir string) (*store, error) {
 const lockPatience = 2 * time.Second
 
 func lockFile(f *os.File) error {
-	for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+	tick := time.NewTicker(20 * time.Millisecond) // a flock that waits cannot be given up
+	defer tick.Stop()
+	for begun := time.Now(); ; <-tick.C {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil || time.Since(begun) > lockPatience {
 			return err

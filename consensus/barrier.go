@@ -135,6 +135,6 @@ func (n *Node) oneBarrier(ctx context.Context) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("barrier: no answer from a majority: %w", context.DeadlineExceeded)
 	default:
-		return fmt.Errorf("barrier: %w: %v", ErrStopped, err)
+		return fmt.Errorf("barrier: %w: %w", ErrStopped, err)
 	}
 }

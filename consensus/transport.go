@@ -115,7 +115,7 @@ func (l *link) pace(id raft.ServerID) {
 		if wait <= 0 {
 			return
 		}
-		time.Sleep(wait)
+		time.Sleep(wait) //nolint:forbidigo // holding back is its purpose; it ends by itself within a beat
 	}
 }
 

@@ -11,8 +11,6 @@ import (
 	"github.com/ganglion-mesh/ganglion/workload/workloadtest"
 )
 
-var db = workload.CopyID{App: "db"}
-
 // leased is a bubble with a rig whose clock is that of its host, and a slice by
 // which it has the lease of a singleton.
 func leased(t *testing.T, f func(t *testing.T, r *rig)) {

@@ -220,7 +220,7 @@ func (h *Host) poll(ctx context.Context, try func() (bool, error)) error {
 		select {
 		case err := <-h.ended:
 			h.ended <- err
-			return fmt.Errorf("the host ended: %v", err)
+			return errors.Join(errors.New("the host ended"), err)
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:

@@ -20,7 +20,6 @@ import (
 // nothing can leave. It is used by one goroutine.
 type child struct {
 	program Program
-	env     []string
 	null    *os.File
 	cg      *program.Cgroup
 	forks   chan *fork

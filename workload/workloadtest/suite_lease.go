@@ -42,8 +42,8 @@ const leaseToken = 1<<40 + 7
 const late = 5 * time.Second
 
 // leased is a spec whose lease ends in a while.
-func (b *bench) leased(n int, command []string, in, fence time.Duration) workload.Spec {
-	s := b.spec("db", n, command)
+func (b *bench) leased(command []string, in, fence time.Duration) workload.Spec {
+	s := b.spec("db", 1, command)
 	s.Lease = &workload.Lease{Token: leaseToken, Deadline: b.Now() + in, Fence: fence, Signal: syscall.SIGTERM}
 	return s
 }
@@ -70,7 +70,7 @@ const shortest = 500 * time.Millisecond
 func (b *bench) startShort(command []string, in, fence time.Duration) (workload.Spec, workload.Handle, workload.Leased) {
 	b.t.Helper()
 	for ; ; in *= 2 {
-		s := b.leased(1, command, in+fence, fence)
+		s := b.leased(command, in+fence, fence)
 		h, err := b.d.Start(b.ctx(), s, 1)
 		if err != nil && in < patience && !s.Lease.Live(b.Now()) {
 			continue
@@ -113,14 +113,14 @@ func (b *bench) gone(in workload.Instance) time.Duration {
 
 func testLeaseNeeded(t *testing.T, b *bench) {
 	for _, in := range []time.Duration{-time.Minute, 0, 500 * time.Millisecond} {
-		s := b.leased(1, b.p.Sleep, in, time.Second)
+		s := b.leased(b.p.Sleep, in, time.Second)
 		_, err := b.d.Start(b.ctx(), s, 1)
 		var forever *workload.StartError
 		if err == nil || errors.As(err, &forever) {
 			t.Errorf("a lease that ends in %s: error %v, want one that may pass", in, err)
 		}
 	}
-	s := b.leased(1, b.p.Sleep, time.Minute, time.Second)
+	s := b.leased(b.p.Sleep, time.Minute, time.Second)
 	h, _ := b.startLeased(s, 1) // the refusals have left nothing behind
 	b.stop(h, 0)
 }
@@ -201,7 +201,7 @@ func (b *bench) refuseThenExtend(l workload.Leased) (later time.Duration) {
 }
 
 func testLeaseExtendEnded(t *testing.T, b *bench) {
-	s := b.leased(1, b.p.Sleep, time.Minute, time.Second)
+	s := b.leased(b.p.Sleep, time.Minute, time.Second)
 	h, l := b.startLeased(s, 1)
 	b.stop(h, 0)
 	if err := l.Extend(b.ctx(), leaseToken, s.Lease.Deadline+time.Minute); err == nil {
@@ -221,13 +221,13 @@ func testLeaseNoAgent(t *testing.T, b *bench) {
 	if err != nil || len(hs) != 0 {
 		t.Errorf("adopted %v, %v after the lease", hs, err)
 	}
-	again := b.leased(1, b.p.Sleep, time.Minute, time.Second)
+	again := b.leased(b.p.Sleep, time.Minute, time.Second)
 	h, _ = b.startLeased(again, 1)
 	b.stop(h, 0)
 }
 
 func testLeaseAdopt(t *testing.T, b *bench) {
-	s := b.leased(1, b.p.Sleep, time.Minute, time.Second)
+	s := b.leased(b.p.Sleep, time.Minute, time.Second)
 	h, _ := b.startLeased(s, 3)
 	want := h.Instance()
 	for range 2 {
@@ -292,7 +292,7 @@ func (b *bench) endAdopted(hs []workload.Handle) (inTime bool) {
 
 // The keeper restarts at once; what has to wait is the agent's to decide.
 func testLeaseRestart(t *testing.T, b *bench) {
-	s := b.leased(1, b.p.Sleep, time.Minute, time.Second)
+	s := b.leased(b.p.Sleep, time.Minute, time.Second)
 	h, l := b.startLeased(s, 1)
 	first := h.Instance()
 	if err := h.Signal(syscall.SIGKILL); err != nil {
@@ -346,7 +346,7 @@ func (b *bench) killForGood(h workload.Handle) int {
 
 // What a keeper has done while no agent was there shows in the number.
 func testLeaseRestartUnseen(t *testing.T, b *bench) {
-	s := b.leased(1, b.p.Sleep, time.Minute, time.Second)
+	s := b.leased(b.p.Sleep, time.Minute, time.Second)
 	h, _ := b.startLeased(s, 1)
 	if err := h.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -362,7 +362,7 @@ func testLeaseRestartUnseen(t *testing.T, b *bench) {
 }
 
 func testLeaseStop(t *testing.T, b *bench) {
-	s := b.leased(1, b.p.Stubborn, time.Minute, 100*time.Millisecond)
+	s := b.leased(b.p.Stubborn, time.Minute, 100*time.Millisecond)
 	h, _ := b.startLeased(s, 1)
 	b.eventually(s, b.p.Ready)
 	const grace = 200 * time.Millisecond
@@ -381,7 +381,7 @@ func testLeaseStop(t *testing.T, b *bench) {
 }
 
 func testLeaseStopInTwo(t *testing.T, b *bench) {
-	s := b.leased(1, b.p.Stubborn, time.Minute, 100*time.Millisecond)
+	s := b.leased(b.p.Stubborn, time.Minute, 100*time.Millisecond)
 	h, _ := b.startLeased(s, 1)
 	b.eventually(s, b.p.Ready)
 	long, ctx := make(chan error, 1), b.ctx()
@@ -397,7 +397,7 @@ func testLeaseStopInTwo(t *testing.T, b *bench) {
 
 func testLeaseStartAgain(t *testing.T, b *bench) {
 	for token := uint64(1); token <= 3; token++ {
-		s := b.leased(1, b.p.Sleep, time.Minute, time.Second)
+		s := b.leased(b.p.Sleep, time.Minute, time.Second)
 		s.Lease.Token = token
 		h, l := b.startLeased(s, 1)
 		if err := l.Extend(b.ctx(), token-1, s.Lease.Deadline+time.Minute); err == nil {
@@ -411,7 +411,7 @@ func testLeaseStartAgain(t *testing.T, b *bench) {
 }
 
 func testLeaseMissing(t *testing.T, b *bench) {
-	s := b.leased(1, b.p.Missing, time.Minute, time.Second)
+	s := b.leased(b.p.Missing, time.Minute, time.Second)
 	_, err := b.d.Start(b.ctx(), s, 1)
 	var start *workload.StartError
 	if !errors.As(err, &start) || start.ID != s.ID {
@@ -420,7 +420,7 @@ func testLeaseMissing(t *testing.T, b *bench) {
 }
 
 func testLeaseToken(t *testing.T, b *bench) {
-	s := b.leased(1, b.p.Sleep, time.Minute, time.Second)
+	s := b.leased(b.p.Sleep, time.Minute, time.Second)
 	h, _ := b.startLeased(s, 1)
 	defer b.stop(h, 0)
 	out, err := b.d.Exec(b.ctx(), s, b.p.Environ)
