@@ -38,7 +38,8 @@ fuzz:
 	  done; \
 	done
 
-bench: deps
+bench:
+	@packaging/test-deps.sh bench
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m $(PKGS)
 
 demo:

@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/integration/rig"
 )
@@ -194,7 +192,7 @@ func BenchmarkRestartByAgent(b *testing.B) {
 }
 
 // compileC builds one of the C programs of the driver's own benchmark.
-func compileC(b *testing.B, name string) string {
+func compileC(b *testing.B, name string, flags ...string) string {
 	b.Helper()
 	dir, err := os.MkdirTemp("", "bench-")
 	if err != nil {
@@ -204,7 +202,7 @@ func compileC(b *testing.B, name string) string {
 	os.Chmod(dir, 0o755)
 	bin := filepath.Join(dir, name)
 	src := filepath.Join("..", "workload", "process", "testdata", name+".c")
-	if out, err := exec.Command("cc", "-O2", "-static", "-o", bin, src).CombinedOutput(); err != nil {
+	if out, err := exec.Command("cc", append(flags, "-O2", "-static", "-o", bin, src)...).CombinedOutput(); err != nil {
 		b.Skipf("needs a C compiler: %v\n%s", err, out)
 	}
 	return bin
@@ -235,13 +233,12 @@ func startFloor(b *testing.B, floor, stamp string) string {
 func killAndTime(b *testing.B, path string) time.Duration {
 	time.Sleep(time.Duration(2000+rand.IntN(4000)) * time.Microsecond) // any phase
 	pid, _, size := lastStamp(b, path, 0)
-	var ts unix.Timespec
-	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	begun := monotonic()
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		b.Fatal(err)
 	}
 	_, at, _ := lastStamp(b, path, size)
-	return time.Duration(at - ts.Nano())
+	return time.Duration(at - begun)
 }
 
 // lastStamp waits until path is larger than size and reads its last stamp.
