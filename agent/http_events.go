@@ -213,7 +213,7 @@ func (s *server) followEvents(r *http.Request, out *lines) {
 	defer wg.Wait()
 	defer cancel()
 	followed := map[string]string{} // host ids by name: one that joins again has begun to count anew
-	q := r.URL.Query()
+	from := r.URL.Query()
 	for {
 		changed := s.pool.Changed()
 		for _, m := range s.pool.Members() {
@@ -222,10 +222,11 @@ func (s *server) followEvents(r *http.Request, out *lines) {
 				continue
 			}
 			followed[m.Name] = id
+			q := from // each host's own: from changes below, before its follower may have begun
 			wg.Go(func() { s.followHost(ctx, cancel, m.Name, id, q, out) })
 		}
 		// A host that comes later is followed from its beginning.
-		q = cloneQuery(r.URL.Query(), "since", "8760h")
+		from = cloneQuery(r.URL.Query(), "since", "8760h")
 		select {
 		case <-ctx.Done():
 			return

@@ -127,6 +127,31 @@ func TestFollowerMissesNothingInABreak(t *testing.T) {
 	}
 }
 
+// Who follows without saying since when is told what happens from now on.
+func TestFollowerIsNotToldThePast(t *testing.T) {
+	h := startHost(t, "h2", nil)
+	h.init(t)
+	const past = 5
+	for n := range int64(past) {
+		h.mark(n + 1)
+	}
+	for range 20 {
+		marks := h.follow(t, url.Values{"follow": {"true"}, "filter": {"host.h2.drained"}})
+		await(t, 10*time.Second, "a mark", func() error {
+			h.mark(past + 1)
+			select {
+			case got := <-marks:
+				if got <= past {
+					t.Fatalf("mark %d was made before", got)
+				}
+				return nil
+			default:
+				return errors.New("nothing comes")
+			}
+		})
+	}
+}
+
 // TestStreamTellsWhereItBegins: a follower whose stream breaks before the first
 // event goes on from there.
 func TestStreamTellsWhereItBegins(t *testing.T) {
