@@ -70,7 +70,7 @@ func (n *nemesis) strike(pair [2]fault, holder *rig.Host) (b blow) {
 		}
 	}
 	b.leader = targets[0] == lead || targets[1] == lead
-	first, second := n.span(pair[0]), n.span(pair[1])
+	first, second := n.span(pair[0], targets[0] == holder), n.span(pair[1], targets[1] == holder)
 	delay := time.Duration(n.rnd.Int64N(int64(n.unit)))
 	b.what = fmt.Sprintf("%s of %s for %s, after %s %s of %s for %s", pair[0], targets[0].Name, first, delay, pair[1], targets[1].Name, second)
 	if targets[0] == targets[1] { // one after the other: an agent that is dead cannot be stopped
@@ -95,14 +95,21 @@ func (n *nemesis) strike(pair [2]fault, holder *rig.Host) (b blow) {
 	return b
 }
 
-// span is how long a fault lasts: longer or shorter than a lease and its grace, but
-// not so long that two hosts at once look dead, which would shut the gate for
-// minutes (S9).
-func (n *nemesis) span(f fault) time.Duration {
+// unseen is shorter than what it takes until a host is seen as failed.
+const unseen = 4 * time.Second
+
+// span is how long a fault lasts: of a host with a lease longer or shorter than
+// that and its grace, of another not so long that two hosts at once look dead,
+// which would shut the gate for minutes (S9).
+func (n *nemesis) span(f fault, holder bool) time.Duration {
 	if f == faultGap {
 		return leases.MaxGap + time.Duration(100+n.rnd.IntN(200))*time.Millisecond
 	}
-	return min(n.unit/3+time.Duration(n.rnd.Int64N(int64(2*n.unit))), 12*time.Second)
+	d := n.unit/3 + time.Duration(n.rnd.Int64N(int64(2*n.unit)))
+	if !holder {
+		d = min(d, unseen)
+	}
+	return d
 }
 
 // hit harms a host for a while.
