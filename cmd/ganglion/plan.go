@@ -9,6 +9,7 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/workload/signature"
 )
 
 // errChanges ends a plan that found changes. It prints nothing.
@@ -29,7 +30,11 @@ the leader makes: hosts that are up do what they are told, new copies are well.
 With --from FILE it is the mesh that snapshot save wrote down, and no agent is
 needed.
 
-Exit code: 0 nothing would change, 2 something would, 1 error.`,
+Where signatures of packages are required, it looks for those that apply would
+bring, and says which packages would be refused.
+
+Exit code: 0 nothing would change, 2 something would, 1 error, or apply would be
+refused.`,
 		Args: args(cobra.MaximumNArgs(1)),
 	}
 	cmd.Flags().StringArrayVar(&req.Lose, "lose", nil, "as if this host were lost (repeatable)")
@@ -48,7 +53,11 @@ Exit code: 0 nothing would change, 2 something would, 1 error.`,
 		} else {
 			c.printPreview(preview, len(req.Lose)+len(req.Drain) > 0, f.wide())
 		}
-		if err == nil && changes(preview, req) {
+		switch {
+		case err != nil:
+		case len(preview.Refused) > 0:
+			err = refusedError(preview.Refused)
+		case changes(preview, req):
 			err = &exitError{exitChanges, errChanges}
 		}
 		return err
@@ -79,22 +88,26 @@ func (c *cli) plan(ctx context.Context, req api.ApplyRequest, args []string, fro
 			return preview, err
 		}
 	}
+	bag := &baggage{}
 	if len(args) == 1 {
 		var err error
 		if req.Intents, err = c.readIntents(ctx, args[0]); err != nil {
 			return preview, err
 		}
-		bag, err := c.pack(ctx, &req.Intents, args[0]) // for the digests alone
-		if err != nil {
+		if bag, err = c.pack(ctx, &req.Intents, args[0]); err != nil { // for the digests and the signatures
 			return preview, err
 		}
-		bag.close()
+		defer bag.close()
 	}
 	var err error
+	var keys []signature.Key
 	if from != "" {
-		preview, err = c.planFrom(from, req)
-	} else {
-		err = c.post(ctx, "/v1/plan", req, &preview)
+		preview, keys, err = c.planFrom(from, req)
+	} else if err = c.post(ctx, "/v1/plan", req, &preview); err == nil && len(preview.Refused) > 0 {
+		keys, err = c.keysOfMesh(ctx)
+	}
+	if err == nil && len(preview.Refused) > 0 {
+		preview.Refused, err = bag.wouldBring(ctx, preview.Refused, keys, from == "")
 	}
 	// An agent of another release may leave out what this one knows.
 	full(&preview.Changes)
@@ -107,15 +120,16 @@ func (c *cli) plan(ctx context.Context, req api.ApplyRequest, args []string, fro
 	return preview, err
 }
 
-// planFrom does what the leader would do, for the mesh in a file.
-func (c *cli) planFrom(path string, req api.ApplyRequest) (topology.Preview, error) {
+// planFrom does what the leader would do, for the mesh in a file. It also returns
+// the keys whose signatures count there.
+func (c *cli) planFrom(path string, req api.ApplyRequest) (topology.Preview, []signature.Key, error) {
 	in, err := api.CheckIntents(req.Intents)
 	if err != nil {
-		return topology.Preview{}, err
+		return topology.Preview{}, nil, err
 	}
 	b, err := c.readBackup(path)
 	if err != nil {
-		return topology.Preview{}, err
+		return topology.Preview{}, nil, err
 	}
 	what := topology.WhatIf{Lose: req.Lose, Drain: req.Drain, Voters: b.Voters}
 	if len(in.Apps) > 0 || req.Prune {
@@ -123,10 +137,14 @@ func (c *cli) planFrom(path string, req api.ApplyRequest) (topology.Preview, err
 	}
 	p := topology.Plan(b.State, b.Seen, what)
 	if p.Err != nil {
-		return p, fmt.Errorf("plan from %s: %w", path, p.Err)
+		return p, nil, fmt.Errorf("plan from %s: %w", path, p.Err)
 	}
 	fmt.Fprintf(c.errs, "as of %s\n", describeBackup(path, b))
-	return p, nil
+	var lines []string
+	for _, k := range b.State.Signing().Keys {
+		lines = append(lines, k.Key)
+	}
+	return p, trustedKeys(lines), nil
 }
 
 // full makes a list that is absent an empty one: scripts want no null.

@@ -14,6 +14,13 @@ func (c *cli) printPreview(p topology.Preview, hosts, all bool) {
 	if len(p.Changes) > 0 || !tells(p.Rest) && p.Held == "" {
 		c.printChanges(p.Changes)
 	}
+	if len(p.Refused) > 0 {
+		t := newTable("REFUSED", "WHY")
+		for _, r := range p.Refused {
+			t.row(r.App, oneLine(r.Reason))
+		}
+		c.printTable(t)
+	}
 	c.printRest(p.Rest, hosts, all)
 	if t := singletonTable(p.Singletons); (hosts || all) && len(t.rows) > 0 {
 		c.printTable(t)

@@ -13,6 +13,8 @@ import (
 	"aead.dev/minisign"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/intent"
 	"github.com/ganglion-mesh/ganglion/workload/artifact"
 )
 
@@ -282,4 +284,41 @@ func signing(t *testing.T, ok func(code int, contains string, args ...string) st
 	ok(0, "need no signature", "artifact", "policy", "optional")
 	ok(0, "signed: they run on", "artifact", "distrust", "release")
 	ok(0, "deleted", "delete", "signed", "--yes")
+}
+
+// TestPlanLooksAtSignatures: what apply would bring is as good as brought, and
+// for the rest a plan says what is missing.
+func TestPlanLooksAtSignatures(t *testing.T) {
+	dir, digest := site(t)
+	public, sign := signer(t)
+	_, stranger := signer(t)
+	refused := topology.Preview{
+		Changes: []intent.Change{{Op: intent.OpAdd, Kind: "app", Name: "web"}},
+		Refused: []topology.Refusal{{App: "web", Package: digest, Reason: "package is not signed"}, {App: "two", Package: digest, Reason: "package is not signed"}},
+	}
+	beside := filepath.Join(dir, "web.minisig")
+	for _, c := range []struct {
+		name, signature string
+		code            int
+		says            string
+	}{
+		{"none", "", 1, "app web: package is not signed (and 1 more)"},
+		{"of its line", sign(digest + "\n"), 2, ""},
+		{"of its bytes", sign("#!/bin/sh\n"), 1, "it is of something else"}, // a plain file becomes a package by being packed
+		{"by a stranger", stranger(digest), 1, "which this mesh does not trust"},
+		{"garbled", "x", 1, "web.minisig does not do"},
+	} {
+		if os.Remove(beside); c.signature != "" {
+			writeFile(t, beside, c.signature)
+		}
+		f := signingAgent(t, public, true)
+		f.answer("POST /v1/plan", refused)
+		r := f.run("plan", dir)
+		if r.code != c.code || !strings.Contains(r.errs, c.says) || !strings.Contains(r.out, "+ app web") || strings.Contains(r.out, "REFUSED") != (c.code == 1) || strings.Count(r.errs, "\n") > 1 {
+			t.Errorf("%s: %+v", c.name, r)
+		}
+		if n := f.count("/v1/artifacts/" + digest + "/signatures"); n > 0 {
+			t.Errorf("%s: a plan brought a signature", c.name)
+		}
+	}
 }

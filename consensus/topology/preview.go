@@ -21,6 +21,10 @@ type WhatIf struct {
 // Preview is what would change, on paper.
 type Preview struct {
 	Changes []intent.Change `json:"changes"`
+	// Refused are the apps in Put whose packages the policy on signatures does not
+	// let in. One is enough for apply to change nothing; the rest of the preview
+	// tells what would come of it if all were signed.
+	Refused []Refusal `json:"refused,omitempty"`
 	Rest
 	Held string `json:"held,omitempty"` // why lost hosts keep their copies; see IfRemoved
 	// IfRemoved is what would come of it if a human removed the hosts in Lose
@@ -48,6 +52,13 @@ type Rest struct {
 	// at the pace that users set: what competes for the same room may then end
 	// otherwise.
 	Paced bool `json:"paced"`
+}
+
+// Refusal is an app whose package is not let in.
+type Refusal struct {
+	App     string `json:"app"`
+	Package string `json:"package"` // its digest
+	Reason  string `json:"reason"`
 }
 
 // Placed is a copy with its host.
@@ -94,6 +105,7 @@ func Plan(s *State, obs Observations, w WhatIf) Preview {
 	preview := Preview{Changes: []intent.Change{}}
 	if w.Put != nil {
 		preview.Changes = append(preview.Changes, Changes(s, *w.Put)...)
+		preview.Refused = s.refusals(*w.Put)
 	}
 	if why := leaderless(obs, w); why != "" {
 		return preview.without(s, obs, w, why)

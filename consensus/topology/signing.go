@@ -122,23 +122,49 @@ func packageOf(run intent.Run) string {
 
 // mayRun rejects a package that the policy does not let in. What names who asks.
 func (s *State) mayRun(what string, run intent.Run) *Rejected {
+	if why := s.unsigned(run); why != "" {
+		return reject(RejectConflict, "%s: %s; nothing was changed", what, why)
+	}
+	return nil
+}
+
+// unsigned says why the policy does not let a package in, or "".
+func (s *State) unsigned(run intent.Run) string {
 	digest := packageOf(run)
 	if !s.signing.Required || digest == "" || s.voucher(digest) != "" {
-		return nil
+		return ""
 	}
-	return reject(RejectConflict, "%s: package %s is not signed by a key that this mesh trusts (%s), and signatures are required; sign it and say ganglion artifact sign %s --signature FILE; nothing was changed",
-		what, shortDigest(digest), s.signing.names(), digest)
+	return fmt.Sprintf("package %s is not signed by a key that this mesh trusts (%s), and signatures are required; sign it and say ganglion artifact sign %s --signature FILE",
+		shortDigest(digest), s.signing.names(), digest)
 }
 
 func shortDigest(digest string) string { return digest[:min(len(digest), len("sha256:")+12)] }
 
-// admit rejects an app that an apply adds or changes, or has try again, if the
-// policy does not let its package in. What is as it was asks for nothing.
+// asks reports whether to apply an app asks for its package to be let in: it
+// adds or changes it, or has it try again. What is as it was asks for nothing.
+func (s *State) asks(spec intent.App) bool {
+	e, ok := s.apps.Get([]byte(spec.Name))
+	return !ok || !sameSpec(e.Spec, spec) || e.TriesAgain()
+}
+
+// admit rejects an app that is to be applied if the policy does not let its
+// package in.
 func (t *txn) admit(spec intent.App) *Rejected {
-	if e, ok := t.apps.Get([]byte(spec.Name)); ok && sameSpec(e.Spec, spec) && !e.TriesAgain() {
+	if !t.asks(spec) {
 		return nil
 	}
 	return t.mayRun("apply app "+spec.Name, spec.Run)
+}
+
+// refusals are the apps of an apply that the policy would not let in, in the
+// order in which it looks at them.
+func (s *State) refusals(put PutIntents) (list []Refusal) {
+	for _, spec := range put.Intents.Apps {
+		if why := s.unsigned(spec.Run); why != "" && s.asks(spec) {
+			list = append(list, Refusal{spec.Name, packageOf(spec.Run), why})
+		}
+	}
+	return list
 }
 
 // vouched is what a records of whose signatures let its versions in, once a user

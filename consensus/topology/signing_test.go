@@ -314,3 +314,33 @@ func TestPlanAsksForNoSignature(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 }
+
+// TestPlanSaysWhatIsRefused: a plan tells what apply would refuse, and what would
+// come of it if it were signed.
+func TestPlanSaysWhatIsRefused(t *testing.T) {
+	w := signingWorld(t)
+	w.sign(digestOf("1"), "key r")
+	w.put(app("old", 1, packaged(digestOf("1"))))
+	put := func(apps ...intent.App) *PutIntents { return putting(apps...).PutIntents }
+	ask := put(app("old", 2, packaged(digestOf("1"))), app("plain", 1), app("web", 1, packaged(digestOf("2"))), app("far", 1, fetched(digestOf("3"))))
+	obs := Observations{Settled: true, Hosts: map[string]HostObs{}}
+	for _, h := range []string{"h1", "h2"} {
+		obs.Hosts[h] = HostObs{Alive: true, Reported: true, CPU: 4, Memory: 8 << 30, PortMin: 20000, PortMax: 20020}
+	}
+	p := Plan(w.state, obs, WhatIf{Put: ask})
+	if len(p.Refused) != 2 || p.Refused[0].App != "web" || p.Refused[1].App != "far" || p.Refused[0].Package != digestOf("2") || len(p.Changes) != 4 || len(p.Placed) < 4 {
+		t.Fatalf("%+v", p)
+	}
+	_, r := w.state.Apply(w.index+1, Command{PutIntents: ask})
+	if r.Err == nil || !strings.Contains(r.Err.Error(), p.Refused[0].Reason) {
+		t.Errorf("apply says %v, the plan %+v", r.Err, p.Refused)
+	}
+	w.must(Command{SetSigning: &SetSigning{Trust: &SigningKey{"second", "key s"}}})
+	w.must(Command{SetSigning: &SetSigning{Distrust: "release"}})
+	if p := Plan(w.state, obs, WhatIf{Put: put(app("old", 1, packaged(digestOf("1"))))}); len(p.Refused) > 0 {
+		t.Errorf("what is as it was asks for nothing: %+v", p.Refused)
+	}
+	if p := Plan(w.state, obs, WhatIf{Put: put(app("old", 2, packaged(digestOf("1"))))}); len(p.Refused) != 1 {
+		t.Errorf("its key is not trusted any more: %+v", p.Refused)
+	}
+}
