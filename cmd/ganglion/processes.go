@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -70,12 +71,19 @@ func killProcesses(dir string) error {
 		}
 		<-time.After(5 * time.Millisecond)
 	}
+	deadline = time.Now().Add(5 * time.Second)
 	for g := range groups {
-		os.Remove(g)               //nolint:errcheck // it may be gone
+		for busy(os.Remove(g)) && time.Now().Before(deadline) {
+			<-time.After(5 * time.Millisecond)
+		}
 		os.Remove(filepath.Dir(g)) //nolint:errcheck // others may still be in it
 	}
 	return nil
 }
+
+// busy tells that a cgroup could not be removed because a process is still in it:
+// on a busy machine one that was killed has given up all else long before.
+func busy(err error) bool { return errors.Is(err, syscall.EBUSY) }
 
 // ownCgroup is the directory of the cgroup that a driver made for a copy; empty
 // if it made none.
