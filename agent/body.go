@@ -90,7 +90,7 @@ func copyReport(c copies.CopyReport) api.CopyReport {
 		ID: c.ID.String(), Version: c.Version, Generation: c.Generation, State: c.State, Ready: c.Ready,
 		ReadyMS: c.ReadyFor.Milliseconds(), AgeMS: c.Age.Milliseconds(), Failed: c.Failed, Why: c.Why,
 		Pid: c.Pid, Restarts: c.Restarts, Done: c.Done,
-		BestMS: c.BestReady.Milliseconds(), Smoke: c.Smoke, SmokeEnd: c.SmokeEnd, SmokeWhy: c.SmokeWhy,
+		BestMS: c.BestReady.Milliseconds(), LapsedMS: c.LapsedAfter.Milliseconds(), LapsedWhy: c.LapsedWhy, Smoke: c.Smoke, SmokeEnd: c.SmokeEnd, SmokeWhy: c.SmokeWhy,
 	}
 	if !c.Since.IsZero() {
 		out.Since = &c.Since

@@ -279,6 +279,7 @@ func copyObs(c api.CopyReport, age time.Duration) topology.CopyObs {
 		Version: c.Version, Generation: c.Generation, State: c.State, Ready: c.Ready,
 		Age: time.Duration(c.AgeMS)*time.Millisecond + age, Failed: c.Failed, Why: c.Why,
 		Done: c.Done, Pid: c.Pid, Restarts: c.Restarts,
+		LapsedAfter: time.Duration(c.LapsedMS) * time.Millisecond, LapsedWhy: c.LapsedWhy,
 		Smoke: c.Smoke, SmokeEnd: c.SmokeEnd, SmokeWhy: c.SmokeWhy,
 	}
 	if c.Since != nil {

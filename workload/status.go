@@ -17,7 +17,15 @@ type Status struct {
 	Failed     bool      // this generation cannot work as it is
 	Completed  uint64    // the last generation that ran to completion; 0: none
 	PortTaken  bool      // a dynamic port is held by something else
+	Lapse      Lapse     // the worst of that generation, in this life of the agent; zero: none
 	Why        string    // why it does not run, or is not ready; empty if it is
+}
+
+// Lapse is how a copy that was ready stopped being so by its own doing: it ended,
+// or its checks failed.
+type Lapse struct {
+	After time.Duration // for how long it had been ready on end
+	Why   string
 }
 
 // Status returns what is known now.
@@ -33,6 +41,7 @@ func (s *Supervisor) Status() Status {
 		Failed:     s.failure.bad,
 		Completed:  s.completed,
 		PortTaken:  s.failure.port,
+		Lapse:      s.lapse,
 		Why:        s.why,
 	}
 	switch {

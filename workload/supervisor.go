@@ -45,6 +45,7 @@ type Supervisor struct {
 	failure    failure
 	tries      int  // that failed, of a copy that runs once
 	gaveUp     bool // it was tried often enough
+	lapse      Lapse
 	why        string
 
 	completed uint64 // the last generation that ran to completion
@@ -122,7 +123,15 @@ func (s *Supervisor) begin(now time.Time, generation uint64) {
 	s.starts, s.backoff, s.retryAt = 0, backoff{}, time.Time{}
 	s.restart, s.failure, s.why = "", failure{}, ""
 	s.asked, s.fast, s.proved, s.toldHuman = false, false, false, time.Time{}
-	s.tries, s.gaveUp = 0, false
+	s.tries, s.gaveUp, s.lapse = 0, false, Lapse{}
+}
+
+// lapsed notes that a copy that is, or was, ready is no more so, and keeps the
+// end of the longest time of being ready.
+func (s *Supervisor) lapsed(now, readySince time.Time, why string) {
+	if after := now.Sub(readySince); !readySince.IsZero() && after >= s.lapse.After {
+		s.lapse = Lapse{after, why}
+	}
 }
 
 // onAdopted keeps the instance; its health is judged once its policy is known.
@@ -203,6 +212,7 @@ func (s *Supervisor) onExited(now time.Time, exit Exit, out *Output) {
 		kind = NoteFenced
 	}
 	s.tell(out, Note{Kind: kind, Cause: s.restart, Instance: gone, Exit: exit})
+	wasReady := s.readySince
 	s.inst, s.readySince, s.restart = nil, time.Time{}, kind
 	if s.want == nil || gone.Spec.Generation != s.want.Generation {
 		s.restart = ""
@@ -220,6 +230,7 @@ func (s *Supervisor) onExited(now time.Time, exit Exit, out *Output) {
 		return
 	}
 	if !exit.Fenced {
+		s.lapsed(s.exitAt, wasReady, s.why)
 		s.countFailure(now, out)
 	}
 	if exit.Successor == nil {
@@ -323,7 +334,7 @@ func (s *Supervisor) tend(now time.Time, out *Output) {
 		s.tell(out, Note{Kind: NoteReady, Cause: s.restart, Instance: *s.inst, After: now.Sub(s.health.began)})
 	}
 	if ails, bad := s.health.unhealthy(); bad {
-		s.sick(ails, out)
+		s.sick(now, ails, out)
 		if ails.live {
 			s.stop(now, "unhealthy: "+ails.why, NoteUnhealthy, out)
 			return
@@ -340,7 +351,8 @@ func (s *Supervisor) tend(now time.Time, out *Output) {
 
 // sick takes in that the copy is unhealthy. A generation that was never stable
 // is taken for one that cannot work as it is.
-func (s *Supervisor) sick(a ailment, out *Output) {
+func (s *Supervisor) sick(now time.Time, a ailment, out *Output) {
+	s.lapsed(now, s.readySince, a.why)
 	s.readySince, s.why = time.Time{}, a.why
 	if s.toldSick {
 		return

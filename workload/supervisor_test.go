@@ -339,3 +339,82 @@ func TestAnyOrderConverges(t *testing.T) {
 		}
 	})
 }
+
+// A lapse is the copy's own doing, after it was ready; the longest one is told,
+// also when the copy is well again, until there is another generation.
+func TestLapses(t *testing.T) {
+	ends := func(lives ...time.Duration) func(int) (time.Duration, Exit) {
+		return func(n int) (time.Duration, Exit) {
+			if n > len(lives) {
+				return -1, Exit{}
+			}
+			return lives[n-1], Exit{Known: true, Code: 3}
+		}
+	}
+	w := newWorld(t, half)
+	w.program = ends(20*time.Millisecond, 7*time.Second, 3*time.Second)
+	w.want("v1", 1)
+	w.run(time.Second)
+	if l := w.s.Status().Lapse; l != (Lapse{}) {
+		t.Errorf("it had not been ready yet: %+v", l)
+	}
+	w.run(time.Minute)
+	l := w.s.Status()
+	if got := 7*time.Second - DefaultSettle; !l.Ready || l.Lapse.After != got || !strings.HasPrefix(l.Lapse.Why, "exited with code 3") {
+		t.Errorf("%+v, want one after %s", l.Lapse, got)
+	}
+	w.program = ends()
+	w.want("v2", 2)
+	if l := w.s.Status().Lapse; l != (Lapse{}) {
+		t.Errorf("of another generation: %+v", l)
+	}
+	w.run(time.Minute)
+	w.step(RestartAsked{})
+	w.run(time.Minute)
+	if st := w.s.Status(); !st.Ready || st.Lapse != (Lapse{}) {
+		t.Errorf("a restart that was asked for: %+v", st)
+	}
+	w.target = nil
+	w.step(Want{})
+	w.run(time.Minute)
+	if st := w.s.Status(); st.Lapse != (Lapse{}) {
+		t.Errorf("a stop: %+v", st)
+	}
+}
+
+// Checks that fail are a lapse too, once; that a lease ended is none.
+func TestLapsesOfChecksAndLeases(t *testing.T) {
+	w := newWorld(t, half)
+	sick := false
+	w.probe = func(int, time.Duration) Outcome {
+		if sick {
+			return Failed
+		}
+		return Passed
+	}
+	policy := testPolicy()
+	policy.Checks = []CheckPolicy{{Name: "http", Every: time.Second, Failures: 3}}
+	w.target = &Target{Version: "v1", Generation: 1, Policy: policy}
+	w.step(Want{Target: w.target})
+	w.run(10 * time.Second)
+	sick = true
+	w.run(10 * time.Second)
+	sick = false
+	w.run(10 * time.Second)
+	if st := w.s.Status(); !st.Ready || st.Lapse.After < 10*time.Second || st.Lapse.After > 14*time.Second || !strings.Contains(st.Lapse.Why, "http") {
+		t.Errorf("%+v", st)
+	}
+
+	w = newWorld(t, half)
+	w.program = func(n int) (time.Duration, Exit) {
+		if n == 1 {
+			return time.Minute, Exit{Known: true, Fenced: true}
+		}
+		return -1, Exit{}
+	}
+	w.want("v1", 1)
+	w.run(2 * time.Minute)
+	if st := w.s.Status(); st.Starts != 2 || st.Lapse != (Lapse{}) {
+		t.Errorf("%+v", st)
+	}
+}

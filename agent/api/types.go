@@ -252,6 +252,9 @@ type CopyReport struct {
 	Restarts   int                `json:"restarts,omitempty"`
 	Since      *time.Time         `json:"since,omitempty"`
 
+	LapsedMS  int64  `json:"lapsed_ms,omitempty"` // how long it had been ready when it ended by itself or its checks failed; the longest
+	LapsedWhy string `json:"lapsed_why,omitempty"`
+
 	Smoke    uint64              `json:"smoke,omitempty"`     // the run of smoke checks that was asked for last
 	SmokeEnd topology.SmokeState `json:"smoke_end,omitempty"` // empty: it goes on
 	SmokeWhy string              `json:"smoke_why,omitempty"`

@@ -19,14 +19,15 @@ func (r *runner) bestReady(st workload.Status) time.Duration {
 	return r.best
 }
 
-// lastOutput is the end of what a copy that cannot work has written. It is read
-// when that is found, because the copy may be gone soon after.
+// lastOutput is the end of what a copy that cannot work, or was well and is no
+// more, has written. It is read when that is found, because the copy may be gone
+// soon after.
 func (r *runner) lastOutput(st workload.Status) string {
 	switch {
-	case !st.Failed:
-		r.last = ""
-	case r.last == "" && r.m.cfg.LastOutput != nil && st.Starts > 0:
-		r.last = r.m.cfg.LastOutput(r.id)
+	case !st.Failed && st.Lapse.After == 0:
+		r.last, r.lapse = "", workload.Lapse{}
+	case r.m.cfg.LastOutput != nil && st.Starts > 0 && (r.last == "" || r.lapse != st.Lapse):
+		r.last, r.lapse = r.m.cfg.LastOutput(r.id), st.Lapse
 	}
 	return r.last
 }

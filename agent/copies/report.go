@@ -31,10 +31,15 @@ type CopyReport struct {
 	Ports      map[string]int     `json:"ports,omitempty"` // not to be changed
 	PortTaken  []int              `json:"port_taken,omitempty"`
 
-	BestReady time.Duration       `json:"best_ready"`          // the longest time it was ready on end, within the generation and this agent's life
-	Smoke     uint64              `json:"smoke,omitempty"`     // the run of smoke checks that was asked for last
-	SmokeEnd  topology.SmokeState `json:"smoke_end,omitempty"` // empty: it goes on
-	SmokeWhy  string              `json:"smoke_why,omitempty"` // why it failed
+	BestReady time.Duration `json:"best_ready"` // the longest time it was ready on end, within the generation and this agent's life
+	// LapsedAfter is for how long it had been ready when it ended by itself, or its
+	// checks failed; the longest such time, within the generation and this agent's life.
+	LapsedAfter time.Duration `json:"lapsed_after,omitempty"`
+	LapsedWhy   string        `json:"lapsed_why,omitempty"`
+
+	Smoke    uint64              `json:"smoke,omitempty"`     // the run of smoke checks that was asked for last
+	SmokeEnd topology.SmokeState `json:"smoke_end,omitempty"` // empty: it goes on
+	SmokeWhy string              `json:"smoke_why,omitempty"` // why it failed
 }
 
 // view is what a runner last published of its copy.
@@ -93,8 +98,14 @@ func (v *view) report(id workload.CopyID, now time.Time) CopyReport {
 		Ports: v.ports, PortTaken: v.taken,
 		BestReady: v.best, Smoke: v.smoke.id, SmokeEnd: v.smoke.end, SmokeWhy: v.smoke.why,
 	}
-	if rep.Failed && v.last != "" {
-		rep.Why += "; its last output: " + v.last
+	rep.LapsedAfter, rep.LapsedWhy = v.st.Lapse.After, v.st.Lapse.Why
+	if v.last != "" {
+		if rep.Failed {
+			rep.Why += "; its last output: " + v.last
+		}
+		if rep.LapsedAfter > 0 {
+			rep.LapsedWhy += "; its last output: " + v.last
+		}
 	}
 	if !v.st.Born.IsZero() {
 		rep.Age = now.Sub(v.st.Born)
@@ -107,6 +118,7 @@ func (v *view) report(id workload.CopyID, now time.Time) CopyReport {
 		rep.Generation, rep.Pid, rep.Since = inst.Spec.Generation, inst.Pid, inst.Since
 		if inst.Spec.Generation != v.st.Generation {
 			rep.Failed, rep.Restarts = false, max(inst.Start-1, 0)
+			rep.LapsedAfter, rep.LapsedWhy = 0, ""
 		}
 	}
 	if v.awaited != nil {
@@ -121,7 +133,7 @@ func (v *view) same(o *view) bool {
 	return a.Version == b.Version && a.Generation == b.Generation && a.State == b.State && a.Ready == b.Ready &&
 		v.st.ReadySince.Equal(o.st.ReadySince) && v.st.Born.Equal(o.st.Born) && a.Failed == b.Failed && a.Done == b.Done && a.Why == b.Why && a.Pid == b.Pid &&
 		a.Restarts == b.Restarts && maps.Equal(v.held, o.held) && maps.Equal(a.Ports, b.Ports) && slices.Equal(a.PortTaken, b.PortTaken) &&
-		v.smoke == o.smoke
+		v.smoke == o.smoke && a.LapsedAfter == b.LapsedAfter
 }
 
 // portsOf reads the ports of a running copy out of its environment, for one

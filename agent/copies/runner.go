@@ -50,9 +50,10 @@ type runner struct {
 	results chan probed
 	smoke   smoke
 	smoked  chan smoke
-	best    time.Duration // longest time that bestOf was ready
-	bestOf  uint64        // generation
-	last    string        // last output of a generation that cannot work
+	best    time.Duration  // longest time that bestOf was ready
+	bestOf  uint64         // generation
+	last    string         // last output of a generation that cannot work, or lapsed
+	lapse   workload.Lapse // that last was read for
 	probers sync.WaitGroup
 }
 

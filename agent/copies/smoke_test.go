@@ -6,6 +6,7 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/intent"
+	"github.com/ganglion-mesh/ganglion/workload"
 )
 
 // Smoke checks run once for each asking, and what came of them is reported,
@@ -49,5 +50,9 @@ func TestTheLastOutputOfACopyThatFails(t *testing.T) {
 	v.st.Failed, v.st.Why = true, "exited with code 1"
 	if rep := v.report(copyOf("web", 0), time.Now()); rep.Why != "exited with code 1; its last output: no such database" {
 		t.Errorf("why: %s", rep.Why)
+	}
+	v.st.Failed, v.st.Why, v.st.Lapse = false, "", workload.Lapse{After: 7 * time.Second, Why: "exited with code 1"}
+	if rep := v.report(copyOf("web", 0), time.Now()); rep.Why != "" || rep.LapsedAfter != 7*time.Second || rep.LapsedWhy != "exited with code 1; its last output: no such database" {
+		t.Errorf("a copy that died and is well again: %+v", rep)
 	}
 }

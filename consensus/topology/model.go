@@ -227,7 +227,12 @@ type CopyObs struct {
 	BestReady  time.Duration // its longest stretch of being ready, the present one included; 0: not known
 	Failed     bool          // this generation cannot work as it is: bad binary, limit of restarts reached, unhealthy past its grace
 	Why        string
-	Done       uint64 // the last generation that ran to completion, of a job; 0: none
+	// LapsedAfter is for how long this generation had been ready on end when it was
+	// so no more by its own doing: it ended, or its checks failed. The longest such
+	// time; 0: none, or none that its host remembers.
+	LapsedAfter time.Duration
+	LapsedWhy   string
+	Done        uint64 // the last generation that ran to completion, of a job; 0: none
 
 	Smoke    uint64     // of the Assignment whose smoke checks were last begun; 0: none
 	SmokeEnd SmokeState // how they ended; empty: they run

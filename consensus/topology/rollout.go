@@ -33,7 +33,18 @@ func (a App) surges() bool { return !a.Spec.Singleton && !a.job() }
 func (a *appPlan) beside() bool { return a.revising() && a.blueGreen() }
 
 // bad reports whether a copy has failed at the current version.
-func (a *appPlan) bad(c *copyPlan) bool { return c.Version == a.Version && a.fails(c) }
+func (a *appPlan) bad(c *copyPlan) bool { return c.Version == a.Version && (a.fails(c) || a.lapsed(c)) }
+
+// lapsed reports whether a copy has disproved the version that is on trial: it
+// was well for as long as it must be, and then no more, by its own doing. That it
+// may be well again by now is no excuse, but where users said to go forward.
+func (a *appPlan) lapsed(c *copyPlan) bool {
+	if !c.seen || !c.room.fresh || c.Stopped || !a.onTrial() || !a.changing() {
+		return false
+	}
+	after := c.obs.LapsedAfter
+	return after > 0 && after >= a.healthy && (!c.settled || a.Spec.Update.OnFailure != intent.OnFailureForward)
+}
 
 // fails reports whether a copy fails where it is: it cannot run, or it was not
 // ready in time, or in all that time never for as long as it must be.
@@ -149,6 +160,8 @@ func (a *appPlan) failure(c *copyPlan) string {
 	why := c.obs.Why
 	switch {
 	case c.obs.Failed:
+	case a.lapsed(c):
+		why = fmt.Sprintf("it was ready for %s, and then no more: %s", c.obs.LapsedAfter.Round(time.Second/10), orText(c.obs.LapsedWhy, "its host does not say why"))
 	case c.ready || c.unready() < a.timeout:
 		why = fmt.Sprintf("within %s it was never ready for %s on end", a.Spec.Update.Deadline, a.Spec.Update.HealthyFor)
 	default:

@@ -47,8 +47,10 @@ func (s *sim) checkUpdates(c *Place, obs Observations) {
 		return h.Alive && h.ReportAge < reportMissed && o.Ready && o.Generation == p.Generation && !standby
 	}
 	taken, helpers := map[string]int{}, map[string]int{}
+	once := map[CopyKey]bool{} // a number may be given up and used again
 	take := func(key CopyKey) {
-		if old, ok := s.state.Placement(key); ok && serves(old) {
+		if old, ok := s.state.Placement(key); ok && serves(old) && !once[key] {
+			once[key] = true
 			taken[key.App]++
 			if old.Surge {
 				helpers[key.App]++
@@ -206,6 +208,9 @@ func (s *sim) checkMesh() {
 // checkCounts: no more copies than asked for, and surge copies within the
 // update policy (S5).
 func (s *sim) checkCounts(a App) {
+	if r := a.Rollout; r.Back && r.Phase == PhaseCanary {
+		s.mistake("%s tries out what was proved before: %+v", a.Spec.Name, r)
+	}
 	asked, surge := 0, 0
 	for _, p := range s.state.PlacementsOf(a.Spec.Name) {
 		if p.Surge {
@@ -267,8 +272,11 @@ func (s *sim) heal() {
 		}) || strings.Contains(st.Why, "no host will do") || strings.Contains(st.Why, "the second set waits for it") {
 			continue // it asks for more than there is, and is told so
 		}
+		if a.Spec.Run.Env["GOES"] == "dies" && !a.onTrial() {
+			continue // for ever on its way: on a real host the limit of restarts ends it
+		}
 		switch {
-		case st.State == AppSteady && (st.Ready != st.Want || bad && st.Want > 0 && a.Spec.Run.Env["GOES"] != "flap"),
+		case st.State == AppSteady && (st.Ready != st.Want || bad && st.Want > 0 && a.Spec.Run.Env["GOES"] != "flap" && a.Spec.Run.Env["GOES"] != "dies"),
 			st.State != AppSteady && st.State != AppStopped && st.State != AppHeld && !(bad && st.State == AppDegraded), // declared while it had no copies
 
 			st.State == AppHeld && !held:

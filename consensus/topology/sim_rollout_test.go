@@ -23,11 +23,13 @@ type trial struct {
 	failed  bool // the version under way has failed
 	least   int  // ready copies that serve, at the worst moment
 	version int
+	lapses  int  // seen by the leader while their version was on trial
+	proved  bool // the canaries of the version under way were all well at once
 	ends    map[string]int
 }
 
 // versions is what can be brought out, and whether it is fit to stay.
-var versions = map[string]bool{"well": true, "slow": true, "bad": false, "hang": false, "flap": false, "late": false}
+var versions = map[string]bool{"well": true, "slow": true, "bad": false, "hang": false, "flap": false, "late": false, "dies": false}
 
 func newTrial(t *testing.T, seed int, ends map[string]int) *trial {
 	tr := &trial{
@@ -56,7 +58,7 @@ func newTrial(t *testing.T, seed int, ends map[string]int) *trial {
 
 // bringOut applies the next version, lets it come to its end, and judges it.
 func (tr *trial) bringOut() {
-	goes := []string{"well", "well", "slow", "bad", "hang", "flap", "late"}[tr.rnd.IntN(7)]
+	goes := []string{"well", "well", "slow", "bad", "hang", "flap", "late", "dies"}[tr.rnd.IntN(8)]
 	a := tr.spec
 	u := &a.Update
 	u.Parallel, u.Canary = 1+tr.rnd.IntN(3), tr.rnd.IntN(3)
@@ -81,7 +83,7 @@ func (tr *trial) bringOut() {
 	a = a.WithDefaults()
 	tr.say("apply %s %s smoke %v %s parallel %d canary %d %s count %d per_host %v", a.Version()[:4], goes, smoke, u.Strategy, u.Parallel, u.Canary, u.OnFailure, a.Copies(), a.PerHost)
 	tr.put(a)
-	tr.reached, tr.failed, tr.least = map[CopyKey]bool{}, false, 1<<30
+	tr.reached, tr.failed, tr.proved, tr.least = map[CopyKey]bool{}, false, false, 1<<30
 	for i := range 400 {
 		if !tr.calm && i < 40 && tr.rnd.IntN(6) == 0 {
 			tr.upset()
@@ -147,6 +149,8 @@ func (tr *trial) second(a intent.App) {
 	before, obs := tr.state, tr.observe()
 	tr.tick()
 	tr.checkAfterFailure(a, before, obs)
+	tr.checkLapses(a, before)
+	tr.checkCanary(a)
 	serving := 0
 	for _, name := range tr.names {
 		for key, x := range tr.hosts[name].procs {
@@ -185,6 +189,56 @@ func (tr *trial) checkAfterFailure(a intent.App, before *State, obs Observations
 	tr.failed = tr.failed || now.Version != version || now.Rollout.Outcome == OutcomeHeld
 }
 
+// checkLapses: a version that was on trial when a copy died that had been proved is
+// given up at once, whatever has become of that copy since.
+func (tr *trial) checkLapses(a intent.App, before *State) {
+	app, _ := before.App("web")
+	if !app.onTrial() || app.Version != a.Version() || app.Rollout.Outcome != "" || a.Update.OnFailure == intent.OnFailureForward || tr.now-tr.office < 3 {
+		return
+	}
+	for _, p := range before.PlacementsOf("web") {
+		o := tr.decided.Hosts[p.Host]
+		c := o.Copies[p.Key()]
+		if p.Version != app.Version || p.Stopped || !o.Alive || o.ReportAge >= reportMissed || c.Generation != p.Generation || c.LapsedAfter < app.Spec.Update.HealthyFor.Std() || c.LapsedAfter == 0 {
+			continue
+		}
+		if p.Generation < app.Modified {
+			continue // a user applied since: it is tried again
+		}
+		if now := tr.app("web"); now.Version == app.Version && now.Rollout.Outcome != OutcomeHeld {
+			tr.mistake("%s died after %s of being well, and version %.4s goes on: %+v", p.Key(), c.LapsedAfter, app.Version, now.Rollout)
+		}
+		tr.lapses++
+	}
+}
+
+// checkCanary: until its canaries have been well for healthy_for, as far as the
+// leader can know, a version reaches no other copy.
+func (tr *trial) checkCanary(a intent.App) {
+	app := tr.app("web")
+	if a.Update.Canary == 0 || a.Update.Strategy != intent.StrategyRolling || !app.onTrial() || app.Version != a.Version() {
+		return
+	}
+	all := tr.state.PlacementsOf("web")
+	have, well := 0, 0
+	for _, p := range all {
+		if p.Version != app.Version {
+			continue
+		}
+		have++
+		h := tr.decided.Hosts[p.Host]
+		c := h.Copies[p.Key()]
+		if h.Alive && h.ReportAge < reportMissed && c.Generation == p.Generation && c.Ready && c.ReadyFor >= app.Spec.Update.HealthyFor.Std() {
+			well++
+		}
+	}
+	canaries := min(a.Update.Canary, max(app.Spec.Copies(), len(all)))
+	tr.proved = tr.proved || well >= canaries || well > 0 && have == len(all)
+	if have > canaries && !tr.proved {
+		tr.mistake("%d copies have version %.4s, %d are to prove it first, and %d are well", have, app.Version, canaries, well)
+	}
+}
+
 // judge holds the end of a rollout against what should have come of it.
 func (tr *trial) judge(a intent.App, goes, smoke string, first bool) {
 	now := tr.app("web")
@@ -214,15 +268,16 @@ func (tr *trial) judge(a intent.App, goes, smoke string, first bool) {
 	switch {
 	case fit && outcome != string(OutcomeDone):
 		tr.mistake("a fit version ends %q: %+v", outcome, now.Rollout)
-	case !fit && outcome != want && !(goes == "late" && (outcome == string(OutcomeDone) || outcome == string(OutcomeHeld))): // it died after it was done, or in a later change of count
+	case goes == "dies" && outcome == "" && now.Stable == now.Version: // it was done, and a later change of count is not, while copies die
+	case !fit && outcome != want && !((goes == "late" || goes == "dies") && (outcome == string(OutcomeDone) || outcome == string(OutcomeHeld))): // it died after it was done, or in a later change of count
 		tr.mistake("a %s version (smoke %s) ends %q, not %q: %+v", goes, smoke, outcome, want, now.Rollout)
 	case !fit && outcome == string(OutcomeRolledBack) && now.Version == a.Version():
 		tr.mistake("it was rolled back and is still version %s", now.Version)
 	}
-	if dies := goes == "late"; tr.calm && tr.roomy && !dies && tr.least < a.Copies() {
+	if dies := goes == "late" || goes == "dies"; tr.calm && tr.roomy && !dies && tr.least < a.Copies() {
 		tr.mistake("%d of %d copies served at the worst moment", tr.least, a.Copies())
 	}
-	if outcome != string(OutcomeDone) || goes == "late" {
+	if outcome != string(OutcomeDone) || goes == "late" || goes == "dies" {
 		tr.recover()
 	}
 }
@@ -235,9 +290,17 @@ func (tr *trial) recover() {
 			tr.mistake("rollback: %v", r.Err)
 		}
 	}
-	for range 200 {
+	left := func() (list []Placement) {
+		for _, p := range tr.state.PlacementsOf("web") {
+			if p.Version != tr.app("web").Version || p.Surge {
+				list = append(list, p)
+			}
+		}
+		return list
+	}
+	for range 200 { // a host that was lost while the others went back follows when it returns
 		tr.tick()
-		if now := tr.app("web"); now.Rollout.Outcome != "" {
+		if now := tr.app("web"); now.Rollout.Outcome != "" && len(left()) == 0 {
 			break
 		}
 	}
@@ -245,10 +308,8 @@ func (tr *trial) recover() {
 	if now.Rollout.Outcome != OutcomeRolledBack && now.Rollout.Outcome != OutcomeDone || !versions[now.Spec.Run.Env["GOES"]] {
 		tr.mistake("back on %s: %+v", now.Spec.Run.Env["GOES"], now.Rollout)
 	}
-	for _, p := range tr.state.PlacementsOf("web") {
-		if p.Version != now.Version || p.Surge {
-			tr.mistake("left over: %+v", p)
-		}
+	for _, p := range left() {
+		tr.mistake("left over: %+v", p)
 	}
 }
 
@@ -256,7 +317,7 @@ func (tr *trial) recover() {
 // die late, by every strategy, while agents and leaders die, hosts are drained
 // and counts change (S5, S6).
 func TestRollouts(t *testing.T) {
-	ends, done := map[string]int{}, 0
+	ends, done, lapses := map[string]int{}, 0, 0
 	for seed := *first; done < *rollouts; seed++ {
 		tr := newTrial(t, seed, ends)
 		for range 6 {
@@ -266,9 +327,13 @@ func TestRollouts(t *testing.T) {
 				t.Fatalf("seed %d:\n%s\n\n%s", seed, strings.Join(tr.log, "\n"), strings.Join(tr.mistakes, "\n"))
 			}
 		}
+		lapses += tr.lapses
 	}
-	t.Logf("%d rollouts: %v", done, ends)
-	for _, must := range []string{"well done", "slow done", "bad rolledback", "bad held", "bad waits", "flap rolledback", "late rolledback", "late done"} {
+	t.Logf("%d rollouts, %d given up for a copy that died late: %v", done, lapses, ends)
+	if lapses < *rollouts/50 {
+		t.Error("too few: the faults did not bite")
+	}
+	for _, must := range []string{"well done", "slow done", "bad rolledback", "bad held", "bad waits", "flap rolledback", "late rolledback", "late done", "dies rolledback", "dies held", "dies waits"} {
 		if ends[must] == 0 {
 			t.Errorf("no rollout ended as %q: the faults did not bite", must)
 		}

@@ -22,7 +22,8 @@ type sim struct {
 	calm     int             // since when; only counts while gate
 	excused  map[string]bool // a user took copies on trial out of it by stopping them
 	balance  balanceWatch
-	quiet    bool // do not tell the time
+	quiet    bool         // do not tell the time
+	decided  Observations // what the leader decided on last
 	mistakes []string
 	log      []string
 }
@@ -141,12 +142,14 @@ func (x *proc) ready(now int) bool {
 		return (now-x.readyAt)%4 < 3
 	case "late":
 		return now < x.readyAt+lateAfter
+	case "dies":
+		return (now-x.readyAt)%(lateAfter+1) < lateAfter
 	}
 	return true
 }
 
-// lateAfter is how many seconds a version that dies late is ready: long enough
-// to have proved itself.
+// lateAfter is how many seconds a version that dies late, once and for all or
+// again and again, is ready: long enough to have proved itself.
 const lateAfter = 9
 
 func (x *proc) observe(now int) CopyObs {
@@ -167,12 +170,15 @@ func (x *proc) observe(now int) CopyObs {
 		o.State = CopyStopping
 	case o.Ready:
 		o.State, o.ReadyFor = CopyRunning, seconds(now-x.readyAt)
-		if goes == "flap" {
+		switch goes {
+		case "flap":
 			o.ReadyFor = seconds((now - x.readyAt) % 4)
+		case "dies":
+			o.ReadyFor = seconds((now - x.readyAt) % (lateAfter + 1))
 		}
 	default:
 		o.UnreadyFor = o.Age
-		if goes == "flap" && now > x.readyAt {
+		if (goes == "flap" || goes == "dies") && now > x.readyAt {
 			o.UnreadyFor = seconds(1)
 		}
 		if goes == "bad" && now > x.began || goes == "late" && now >= x.readyAt+lateAfter || x.unlucky && now > x.began {
@@ -181,6 +187,9 @@ func (x *proc) observe(now int) CopyObs {
 	}
 	if o.BestReady = o.ReadyFor; goes == "flap" && now >= x.readyAt {
 		o.BestReady = seconds(min(2, now-x.readyAt))
+	}
+	if (goes == "late" || goes == "dies") && x.readyAt >= 0 && now >= x.readyAt+lateAfter {
+		o.BestReady, o.LapsedAfter, o.LapsedWhy = seconds(lateAfter), seconds(lateAfter), "exited with code 1"
 	}
 	return o
 }
@@ -217,6 +226,7 @@ func (s *sim) observe() Observations {
 // lead is one second of the leader's life.
 func (s *sim) lead() {
 	obs := s.observe()
+	s.decided = obs
 	d := Decide(s.state, obs)
 	s.checkDecision(d, obs)
 	s.gate = d.GateShut
@@ -369,7 +379,7 @@ func (s *sim) anyApp() string { return simApps[s.rnd.IntN(len(simApps))] }
 // stays the same: its parallel and whether it is per host.
 func (s *sim) declare() {
 	name := s.anyApp()
-	goes := []string{"well", "well", "slow", "bad", "hang", "flap", "late"}[s.rnd.IntN(7)]
+	goes := []string{"well", "well", "slow", "bad", "hang", "flap", "late", "dies"}[s.rnd.IntN(8)]
 	if _, ok := s.state.App(name); !ok {
 		goes = "well"
 	}
@@ -379,6 +389,9 @@ func (s *sim) declare() {
 		a.Update.Deadline = 15 * intent.Second
 		a.Update.Canary = []int{0, 0, 1, 2}[s.rnd.IntN(4)]
 		a.Update.OnFailure = []string{"rollback", "rollback", "hold", "forward"}[s.rnd.IntN(4)]
+		if goes == "dies" && a.Update.OnFailure == intent.OnFailureForward {
+			a.Update.OnFailure = intent.OnFailureHold // else it would never come to rest
+		}
 		if s.rnd.IntN(3) == 0 {
 			a.Update.Strategy = intent.StrategyBlueGreen
 		}
