@@ -183,6 +183,9 @@ func (r *Rule) parseScope(s string) error {
 	return fmt.Errorf("%.60q is not a scope; want one such as %s", s, strings.Join(known, ", "))
 }
 
+// About tells whether the rule is about t.
+func (r *Rule) About(t Target) bool { return r.selects(t) }
+
 // selects tells whether the rule is about t.
 func (r *Rule) selects(t Target) bool {
 	if t.Scope != r.Scope {

@@ -23,6 +23,7 @@ var maySkip = []struct{ pkg, test, why string }{
 	{"workload/process", "TestLimitsV1", "needs cgroup v1 and no swap"},
 	{"workload/signature", "TestMinisign", "needs minisign: testdata holds signatures that it made"},
 	{"workload/output", "TestRotateWithoutRoom", "needs an ordinary user"},
+	{"reflexes/senses", "TestUnits", "needs systemd as PID 1: integration/nspawn runs these tests on a booted host"},
 	{"reflexes/senses", "TestPressureOfTheCPU", "needs a kernel that knows pressure, and one that tells of it"},
 	{"reflexes/senses/procfs", "TestThisKernel", "needs a kernel that knows pressure"},
 	{"reflexes/senses", "TestKernelLog", "needs a kernel log that may be read: containers have none"},

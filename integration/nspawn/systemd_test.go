@@ -25,6 +25,12 @@ func TestSystemdDriver(t *testing.T) {
 	runTests(t, h, "workload/systemd", "TestConformance/StartStop", "-test.v", "-test.shuffle=on", "-test.run="+*driverRun)
 }
 
+// TestUnitsSense does so with the tests of the sense of units.
+func TestUnitsSense(t *testing.T) {
+	h := Boot(t, Options{})
+	runTests(t, h, "reflexes/senses", "TestUnits", "-test.v", "-test.run=^TestUnits")
+}
+
 // touch opens all sources below dir: the result of a test is remembered (cached)
 // for as long as the files that it opened are the same.
 func touch(t testing.TB, dir string) {

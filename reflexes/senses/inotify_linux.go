@@ -89,3 +89,9 @@ func parseFileEvents(b []byte) ([]fileEvent, error) {
 	}
 	return events, nil
 }
+
+// lost tells that the kernel had no room for events.
+func (e fileEvent) lost() bool { return e.mask&unix.IN_Q_OVERFLOW != 0 }
+
+// ended tells that the watch is over.
+func (e fileEvent) ended() bool { return e.mask&unix.IN_IGNORED != 0 }

@@ -112,7 +112,29 @@ func New(cfg Config) (*Set, error) {
 // them stops, and what it told is not known any more. For what the engine counts
 // by itself, what it counts is needed, and for what an exit was, the kills that
 // may be its reason. It may be called before Run.
-func (s *Set) Need(vars []reflexes.VarID) {
+func (s *Set) Need(vars []reflexes.VarID) { s.NeedFor(nil, vars) }
+
+// NeedFor is Need for what rules read, and for what is read beside them. Of the
+// senses of users' own, which all tell the same variables, only those run that a
+// rule is about.
+func (s *Set) NeedFor(rules []*reflexes.Rule, vars []reflexes.VarID) {
+	always := closure(vars)
+	reads := make([]map[reflexes.VarID]bool, len(rules))
+	for i, r := range rules {
+		reads[i] = closure(r.Reads())
+	}
+	for _, j := range s.jobs {
+		of, own := j.sense.(interface{ Target() reflexes.Target })
+		wanted := tellsAny(j.sense, always)
+		for i := 0; i < len(rules) && !wanted; i++ {
+			wanted = tellsAny(j.sense, reads[i]) && (!own || rules[i].About(of.Target()))
+		}
+		j.want(wanted)
+	}
+}
+
+// closure is what has to be told so that variables can be known.
+func closure(vars []reflexes.VarID) map[reflexes.VarID]bool {
 	need := map[reflexes.VarID]bool{}
 	for _, id := range vars {
 		need[id] = true
@@ -123,9 +145,11 @@ func (s *Set) Need(vars []reflexes.VarID) {
 		}
 	}
 	delete(need, 0)
-	for _, j := range s.jobs {
-		j.want(slices.ContainsFunc(j.sense.Vars(), func(id reflexes.VarID) bool { return need[id] }))
-	}
+	return need
+}
+
+func tellsAny(s Sense, need map[reflexes.VarID]bool) bool {
+	return slices.ContainsFunc(s.Vars(), func(id reflexes.VarID) bool { return need[id] })
 }
 
 // Ready has something to receive when there are facts to take.

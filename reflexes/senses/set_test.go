@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ganglion-mesh/ganglion/intent"
 	"github.com/ganglion-mesh/ganglion/reflexes"
 )
 
@@ -91,6 +92,45 @@ func TestOnlyWhatIsReadRuns(t *testing.T) {
 		synctest.Wait()
 		if facts := s.Take(nil); len(facts) != 1 || !facts[0].Value.Known() {
 			t.Errorf("it is read again, and a counter stays what it was: %v", facts)
+		}
+	})
+}
+
+// own is a sense of a user's own.
+type own struct{ *scripted }
+
+func (o own) Target() reflexes.Target {
+	return reflexes.Target{Scope: reflexes.ScopeSense, Name: o.name}
+}
+
+// TestOnlyOwnSensesThatRulesAreAbout run: they all tell the same variables.
+func TestOnlyOwnSensesThatRulesAreAbout(t *testing.T) {
+	c, err := reflexes.NewCompiler()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rule, err := c.Compile(intent.Reflex{
+		Name: "hot", Scope: "sense:temp*", When: "sense.value > 70.0 && host.load.per_core > 1.0", Act: []intent.Action{{Op: "emit", Target: "hot"}}, Limit: "3/10m",
+	}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		sense := func(name string, vars ...reflexes.VarID) *scripted {
+			return &scripted{name: name, vars: vars, run: func(ctx context.Context, _ Emit) error { <-ctx.Done(); return nil }}
+		}
+		temp, fan := sense("temp1", reflexes.SenseValue), sense("fan", reflexes.SenseValue)
+		load, cpu := sense("load", reflexes.HostLoad), sense("cpu", reflexes.HostCPUBusy)
+		s := runSet(t, own{temp}, own{fan}, load, cpu)
+		s.NeedFor([]*reflexes.Rule{rule}, []reflexes.VarID{reflexes.HostCPUBusy})
+		synctest.Wait()
+		if temp.now.Load() != 1 || fan.now.Load() != 0 || load.now.Load() != 1 || cpu.now.Load() != 1 {
+			t.Error("what runs is not what the rule reads")
+		}
+		s.NeedFor(nil, nil)
+		synctest.Wait()
+		if temp.now.Load()+load.now.Load()+cpu.now.Load() != 0 {
+			t.Error("nobody reads anything, and something runs")
 		}
 	})
 }

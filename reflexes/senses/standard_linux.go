@@ -21,6 +21,7 @@ func Standard(cfg StandardConfig) ([]Sense, error) {
 		func() (Sense, error) { return NewOOM(OOMConfig{CopiesConfig: copies, Logger: cfg.Logger}) },
 		func() (Sense, error) { return NewLinks(LinksConfig{Now: cfg.Now, Logger: cfg.Logger}) },
 		func() (Sense, error) { return NewLinkErrors(LinkErrorsConfig{Now: cfg.Now}) },
+		func() (Sense, error) { return NewUnits(UnitsConfig{Now: cfg.Now, Logger: cfg.Logger}) },
 		func() (Sense, error) { return NewDisks(disks) },
 		func() (Sense, error) { return NewDiskBusy(disks) },
 	} {

@@ -1,0 +1,244 @@
+package senses
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+
+	"github.com/ganglion-mesh/ganglion/reflexes"
+)
+
+// UnitsConfig configures the sense of systemd's units.
+type UnitsConfig struct {
+	// Now is the boot clock; required.
+	Now Clock
+	// Socket is PID 1's own: no bus daemon stands between, and only root may use
+	// it. Default: /run/systemd/private.
+	Socket string
+	// Relist is how often all units are listed, whatever was told. Default: 1 min.
+	Relist time.Duration
+	// Logger; default: discard.
+	Logger *slog.Logger
+}
+
+// Units tells of the state of systemd's units, as PID 1 says it on each change.
+type Units struct {
+	cfg   UnitsConfig
+	table *unitTable // belongs to the run
+}
+
+// NewUnits returns the sense of systemd's units.
+func NewUnits(cfg UnitsConfig) (*Units, error) {
+	cfg.Socket = defaulted(cfg.Socket, "/run/systemd/private")
+	cfg.Relist = defaulted(cfg.Relist, time.Minute)
+	cfg.Logger = loggerOr(cfg.Logger)
+	if cfg.Now == nil {
+		return nil, fmt.Errorf("set up the sense of units: %w", errNoClock)
+	}
+	if cfg.Relist < time.Second {
+		return nil, fmt.Errorf("set up the sense of units: relist every %s: want at least 1s", cfg.Relist)
+	}
+	return &Units{cfg: cfg, table: newUnitTable()}, nil
+}
+
+// Name implements Sense.
+func (u *Units) Name() string { return "units" }
+
+// Vars implements Sense.
+func (u *Units) Vars() []reflexes.VarID { return unitVars }
+
+const (
+	systemdName = "org.freedesktop.systemd1"
+	managerPath = dbus.ObjectPath("/org/freedesktop/systemd1")
+	unitIface   = systemdName + ".Unit"
+	// pid1Answers bounds a call: PID 1 answers within milliseconds or is not well.
+	pid1Answers = 10 * time.Second
+)
+
+// Run implements Sense.
+func (u *Units) Run(ctx context.Context, emit Emit) error {
+	err := u.run(ctx, emit)
+	if ctx.Err() != nil { // which ends the connection too
+		return nil
+	}
+	return err
+}
+
+func (u *Units) run(ctx context.Context, emit Emit) error {
+	conn, err := u.connect(ctx)
+	if err != nil {
+		return fmt.Errorf("connect to systemd: %w", err)
+	}
+	defer conn.Close()
+	signals := make(chan *dbus.Signal, 64)
+	conn.Signal(signals)
+	r := &unitsRun{Units: u, conn: conn, emit: emit}
+	u.table.begin()
+	if err := r.greet(ctx); err != nil {
+		return err
+	}
+	if err := r.list(ctx); err != nil {
+		return err
+	}
+	return r.loop(ctx, signals)
+}
+
+func (u *Units) connect(ctx context.Context) (*dbus.Conn, error) {
+	if _, err := os.Stat(u.cfg.Socket); err != nil {
+		return nil, fmt.Errorf("PID 1 is not systemd, or hides from us: %w", err)
+	}
+	conn, err := dbus.Dial("unix:path="+u.cfg.Socket, dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()), dbus.WithContext(ctx))
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Getuid()))}); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+// nudge is how long PID 1 has to answer the first call before another follows.
+const nudge = 50 * time.Millisecond
+
+// greet waits until PID 1 answers. A short message that comes in one piece with
+// the end of the authentication it leaves lying until the next one comes.
+func (r *unitsRun) greet(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pid1Answers)
+	defer cancel()
+	answers := make(chan *dbus.Call, pid1Answers/nudge+2)
+	again := time.NewTicker(nudge)
+	defer again.Stop()
+	for {
+		r.conn.Object(systemdName, managerPath).GoWithContext(ctx, "org.freedesktop.DBus.Peer.Ping", 0, answers)
+		select {
+		case c := <-answers:
+			if c.Err != nil {
+				return fmt.Errorf("greet systemd: %w", c.Err)
+			}
+			return nil
+		case <-again.C:
+		}
+	}
+}
+
+// unitsRun is one connection.
+type unitsRun struct {
+	*Units
+	conn  *dbus.Conn
+	emit  Emit
+	facts []reflexes.Fact
+}
+
+func (r *unitsRun) loop(ctx context.Context, signals <-chan *dbus.Signal) error {
+	relist := time.NewTicker(r.cfg.Relist)
+	defer relist.Stop()
+	soon := time.NewTimer(time.Hour)
+	defer soon.Stop()
+	asked := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.conn.Context().Done():
+			return errors.New("systemd has dropped the connection")
+		case s, ok := <-signals:
+			if !ok {
+				return errors.New("systemd has dropped the connection")
+			}
+			if r.signal(s) && !asked {
+				asked = true
+				soon.Reset(settle)
+			}
+		case <-relist.C:
+			if err := r.list(ctx); err != nil {
+				return err
+			}
+		case <-soon.C:
+			asked = false
+			if err := r.list(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// signal takes in what PID 1 says, and tells whether units are to be listed: of
+// their removal it speaks also when it reads its configuration anew.
+func (r *unitsRun) signal(s *dbus.Signal) (list bool) {
+	switch s.Name {
+	case systemdName + ".Manager.UnitRemoved":
+		return true
+	case systemdName + ".Manager.Reloading":
+		reloading, ok := first[bool](s.Body)
+		return ok && !reloading
+	case "org.freedesktop.DBus.Properties.PropertiesChanged":
+	default:
+		return false
+	}
+	iface, ok := first[string](s.Body)
+	name, isUnit := unitName(string(s.Path))
+	if !ok || iface != unitIface || !isUnit || len(s.Body) < 2 {
+		return false
+	}
+	props, _ := s.Body[1].(map[string]dbus.Variant)
+	active, _ := props["ActiveState"].Value().(string)
+	sub, _ := props["SubState"].Value().(string)
+	if active == "" {
+		return false
+	}
+	r.facts = r.table.set(name, active, sub, r.cfg.Now(), r.facts[:0])
+	r.tell()
+	return false
+}
+
+func first[T any](body []any) (v T, ok bool) {
+	if len(body) == 0 {
+		return v, false
+	}
+	v, ok = body[0].(T)
+	return v, ok
+}
+
+// unitRow is one unit as ListUnits tells of it.
+type unitRow struct {
+	Name, Description, Load, Active, Sub, Following string
+	Path                                            dbus.ObjectPath
+	Job                                             uint32
+	JobType                                         string
+	JobPath                                         dbus.ObjectPath
+}
+
+// list asks for all units and compares.
+func (r *unitsRun) list(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pid1Answers)
+	defer cancel()
+	var rows []unitRow
+	at := r.cfg.Now()
+	if err := r.conn.Object(systemdName, managerPath).CallWithContext(ctx, systemdName+".Manager.ListUnits", 0).Store(&rows); err != nil {
+		return fmt.Errorf("list units: %w", err)
+	}
+	r.table.compare()
+	r.facts = r.facts[:0]
+	for _, row := range rows {
+		// Units that are only referred to are of no interest to anyone.
+		if row.Load == "not-found" && row.Active == "inactive" {
+			continue
+		}
+		r.facts = r.table.set(row.Name, row.Active, row.Sub, at, r.facts)
+	}
+	r.facts = r.table.compared(at, r.facts)
+	r.tell()
+	return nil
+}
+
+func (r *unitsRun) tell() {
+	if len(r.facts) > 0 {
+		r.emit(r.facts)
+	}
+}
