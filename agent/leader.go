@@ -133,6 +133,7 @@ func (l *leaderLoop) lead(ctx context.Context, node *consensus.Node, term uint64
 // step decides once and proposes what was decided. A command that is rejected
 // was decided on a state that has moved on: the next step decides afresh.
 func (l *leaderLoop) step(ctx context.Context, node *consensus.Node, state *topology.State) time.Duration {
+	l.tellFacts(ctx, node, state)
 	now := time.Now()
 	members := l.pool.Members()
 	l.teller.members(members, state)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
-	"github.com/ganglion-mesh/ganglion/events"
 	"github.com/ganglion-mesh/ganglion/gossip"
 )
 
@@ -132,12 +131,10 @@ func (s *server) postRetire(r *http.Request, _ []byte) (any, error) {
 		}
 		return nil, err
 	}
-	res, err := s.commit(r, topology.Command{RemoveHost: &topology.RemoveHost{Name: name, ID: h.ID, Left: true}})
-	if err != nil {
+	if _, err := s.commit(r, topology.Command{RemoveHost: &topology.RemoveHost{Name: name, ID: h.ID, Left: true}}); err != nil {
 		return nil, err
 	}
-	s.obs.forget(name)
-	s.teller.emit(events.New(events.HostSubject(name), events.HostLeft{Reason: "it asked to"}).With("", res.Revision))
+	s.obs.forget(name) // the leader's loop tells it
 	return nil, nil
 }
 

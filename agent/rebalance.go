@@ -85,7 +85,11 @@ func (s *server) postMesh(r *http.Request, body []byte) (any, error) {
 	if err != nil {
 		return nil, api.Errorf(api.CodeInvalid, "%v", err)
 	}
-	res, err := s.commit(r, topology.Command{Rebalance: &topology.SetRebalance{Rebalance: set}})
+	who, err := s.callerOf(r)
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.commit(r, topology.Command{Rebalance: &topology.SetRebalance{Rebalance: set, By: who.handedOn()}})
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/consensus"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
-	"github.com/ganglion-mesh/ganglion/events"
 	"github.com/ganglion-mesh/ganglion/gossip"
 )
 
@@ -129,13 +128,14 @@ func (s *server) outOfQuorum(ctx context.Context, name string) (string, error) {
 	return "", nil
 }
 
-// strike takes the host off the roster, which revokes its identity, and tells
-// what was proved.
+// strike takes the host off the roster, which revokes its identity. The leader's
+// loop tells it.
 func (s *server) strike(r *http.Request, rm topology.RemoveHost, out api.Removal) (any, error) {
 	c, err := s.callerOf(r)
 	if err != nil {
 		return nil, err
 	}
+	rm.By = c.handedOn()
 	res, err := s.commit(r, topology.Command{RemoveHost: &rm})
 	if err != nil {
 		return nil, err
@@ -143,9 +143,6 @@ func (s *server) strike(r *http.Request, rm topology.RemoveHost, out api.Removal
 	s.obs.forget(rm.Name)
 	out.Done, out.Revision = true, res.Revision
 	out.Proved = append(out.Proved, provedPeer, provedIdentity)
-	s.teller.emit(events.New(events.HostSubject(rm.Name), events.HostRemoved{
-		By: c.handedOn(), ID: rm.ID, Proved: out.Proved, Unproved: out.Unproved,
-	}).With("", res.Revision))
 	return out, nil
 }
 
@@ -156,13 +153,20 @@ func removedBefore(state *topology.State, name string) (any, error) {
 	if !ok || r.Left {
 		return nil, api.Errorf(api.CodeNotFound, "remove host %s: there is no such host in mesh %s (ganglion hosts)", name, state.MeshName())
 	}
-	out := api.Removal{Host: name, ID: r.ID, Done: true, Revision: r.Index, Proved: []string{}, Unproved: []string{}}
+	out := api.Removal{Host: name, ID: r.ID, Done: true, Revision: r.Index}
+	out.Proved, out.Unproved = proofs(r)
+	return out, nil
+}
+
+// proofs is what was proved when a host was removed, and what nobody could look at.
+func proofs(r topology.Revocation) (proved, unproved []string) {
+	proved, unproved = []string{}, []string{}
 	for _, p := range []string{provedCopies, provedFiles, provedPeer, provedIdentity} {
 		if slices.Contains(r.Unproved, p) {
-			out.Unproved = append(out.Unproved, p)
+			unproved = append(unproved, p)
 		} else {
-			out.Proved = append(out.Proved, p)
+			proved = append(proved, p)
 		}
 	}
-	return out, nil
+	return proved, unproved
 }

@@ -87,7 +87,14 @@ func TestRemoveProves(t *testing.T) {
 			return nil
 		})
 	}
-	if told := eventsOf(t, hosts[0], "host.h3.removed"); strings.Count(told, "\n") != 1 || !strings.Contains(told, `"proved":["copies","files","peer","identity"]`) {
+	var told string
+	await(t, 10*time.Second, "the event", func() error {
+		if told = eventsOf(t, hosts[0], "host.h3.removed"); told == "" {
+			return errors.New("not told yet")
+		}
+		return nil
+	})
+	if strings.Count(told, "\n") != 1 || !strings.Contains(told, `"proved":["copies","files","peer","identity"]`) {
 		t.Errorf("told: %s", told)
 	}
 	again, err := hosts[0].remove(t, "h3", false)

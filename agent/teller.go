@@ -24,6 +24,7 @@ type teller struct {
 	// skipped holds, by app, the run for which it was told that others are
 	// skipped.
 	skipped map[string]uint64
+	toldTo  uint64                // index up to which this leader has told facts
 	obs     topology.Observations // what the present decision is made on
 }
 
@@ -33,7 +34,7 @@ func newTeller(host string, emit func(events.Draft) string) *teller {
 
 func (t *teller) elected(term, revision uint64) {
 	t.seen = nil // what this host saw before it led was the last leader's to tell
-	t.doubt = map[string]time.Time{}
+	t.doubt, t.toldTo = map[string]time.Time{}, 0
 	t.emit(events.New(events.LeaderSubject(t.host), events.LeaderElected{Term: term}).With("", revision))
 }
 

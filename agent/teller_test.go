@@ -64,3 +64,27 @@ func TestRunsAreTold(t *testing.T) {
 	tell.runs(topology.RecordRuns{Runs: []topology.RunRecord{{App: "a", Of: 7, Passed: "missed"}}}, 9)
 	e.take(t, "app.unplaced")
 }
+
+// What was decided is told once by each leader that finds it untold.
+func TestFactsAreTold(t *testing.T) {
+	var e ear
+	tell := newTeller("h1", e.emit)
+	facts := []topology.Fact{
+		{Index: 4, Setting: &topology.SettingChange{Setting: topology.SettingRebalance, From: "off", To: "10/10m"}},
+		{Index: 6, Removed: &topology.Revocation{Name: "h2", ID: "id", Unproved: []string{provedFiles}}},
+		{Index: 7, Removed: &topology.Revocation{Name: "h3", ID: "id", Left: true}},
+	}
+	if upTo := tell.facts(facts[:1]); upTo != 4 {
+		t.Errorf("told up to %d", upTo)
+	}
+	e.take(t, "mesh.changed")
+	if upTo := tell.facts(facts); upTo != 7 {
+		t.Errorf("told up to %d", upTo)
+	}
+	e.take(t, "host.removed", "host.left")
+	tell.facts(facts) // that it was told could not be recorded
+	e.take(t)
+	tell.elected(2, 9)
+	tell.facts(facts[1:])
+	e.take(t, "leader.elected", "host.removed", "host.left")
+}

@@ -60,6 +60,7 @@ func Catalogue() []Kind {
 		host, app, rollout = "host/*", "app/*/*", "rollout/*"
 		reflex, leader     = "reflex/*/*", "leader/*"
 		intent, freeze     = "intent/*", "freeze/*"
+		mesh               = "mesh/*"
 	)
 	return []Kind{
 		kindOf[HostJoined](host), kindOf[HostSuspect](host), kindOf[HostFailed](host),
@@ -81,6 +82,7 @@ func Catalogue() []Kind {
 		kindOf[LeaderElected](leader), kindOf[LeaderLost](leader),
 		kindOf[IntentApplied](intent), kindOf[IntentRemoved](intent),
 		kindOf[FreezeFrozen](freeze), kindOf[FreezeThawed](freeze),
+		kindOf[MeshChanged](mesh),
 	}
 }
 

@@ -99,6 +99,14 @@ type IntentRemoved struct {
 	By   string `json:"by,omitempty"` // who removed it
 }
 
+// MeshChanged: a setting of the whole mesh is another now.
+type MeshChanged struct {
+	Setting string `json:"setting"`        // rebalance, signatures (whether packages must be signed), or keys (whose signatures count)
+	From    string `json:"from,omitempty"` // as users write it; of keys: name and key of one that is not trusted any more
+	To      string `json:"to,omitempty"`   // likewise; of keys: name and key of one that is trusted from now on
+	By      string `json:"by,omitempty"`   // who changed it
+}
+
 // FreezeFrozen: the host has stopped all automatic action.
 type FreezeFrozen struct {
 	Epoch uint64   `json:"epoch"`          // freeze epoch
@@ -154,6 +162,9 @@ func (IntentApplied) EventType() string { return "intent.applied" }
 
 // EventType implements Payload.
 func (IntentRemoved) EventType() string { return "intent.removed" }
+
+// EventType implements Payload.
+func (MeshChanged) EventType() string { return "mesh.changed" }
 
 // EventType implements Payload.
 func (FreezeFrozen) EventType() string { return "freeze.frozen" }

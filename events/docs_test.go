@@ -75,7 +75,7 @@ func TestDocs(t *testing.T) {
 // named writes the stars of a subject form as the names they stand for.
 func named(form, sep string) string {
 	names := map[string][]string{"host": {"<host>"}, "app": {"<app>", "<n>"}, "rollout": {"<app>"}, "reflex": {"<rule>", "<host>"},
-		"leader": {"<host>"}, "intent": {"<name>"}, "freeze": {"<host>"}}
+		"leader": {"<host>"}, "intent": {"<name>"}, "freeze": {"<host>"}, "mesh": {"<setting>"}}
 	area, _, _ := strings.Cut(form, "/")
 	return area + sep + strings.Join(names[area], sep)
 }

@@ -52,6 +52,9 @@ func LeaderSubject(host string) string { return "leader/" + host }
 // IntentSubject is the subject of intent.* events.
 func IntentSubject(name string) string { return "intent/" + name }
 
+// MeshSubject is the subject of mesh.* events: one setting.
+func MeshSubject(setting string) string { return "mesh/" + setting }
+
 // FreezeSubject is the subject of freeze.* events.
 func FreezeSubject(host string) string { return "freeze/" + host }
 

@@ -74,7 +74,7 @@ func publishRights(mesh, host string, voter bool) []string {
 		p + "freeze." + host + ".*",
 	}
 	if voter {
-		allow = append(allow, p+"leader."+host+".*", p+"rollout.*.*", p+"intent.*.*")
+		allow = append(allow, p+"leader."+host+".*", p+"rollout.*.*", p+"intent.*.*", p+"mesh.*.*")
 		for _, what := range []string{"joined", "suspect", "failed", "recovered", "left", "draining", "drained", "removed"} {
 			allow = append(allow, p+"host.*."+what)
 		}

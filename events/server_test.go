@@ -150,7 +150,7 @@ func TestHostsPublishOnTheirOwnSubjects(t *testing.T) {
 		return []string{"host." + h + ".vitals", "host." + h + ".failed", "app.web.1.exited", "reflex.r." + h + ".fired", "freeze." + h + ".frozen"}
 	}
 	leaders := func(h string) []string {
-		return []string{"leader." + h + ".elected", "host.other.failed", "host.other.removed", "rollout.web.done", "intent.web.applied"}
+		return []string{"leader." + h + ".elected", "host.other.failed", "host.other.removed", "rollout.web.done", "intent.web.applied", "mesh.rebalance.changed"}
 	}
 	never := []string{"host.other.vitals", "host.other.paused", "reflex.r.other.fired", "freeze.other.thawed", "leader.other.elected",
 		"app.web.ready", "app.web.1.ready.x", "x"}

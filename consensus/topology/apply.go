@@ -138,6 +138,9 @@ func (t *txn) do(c Command) *Rejected {
 		return t.rollback(*c.Rollback)
 	case c.Rebalance != nil:
 		return t.setRebalance(*c.Rebalance)
+	case c.Told != nil:
+		t.told(*c.Told)
+		return nil
 	default:
 		return nil // Heartbeat
 	}

@@ -25,6 +25,7 @@ type Command struct {
 	Rebalance    *SetRebalance `json:"set_rebalance,omitempty"`
 	SetSigning   *SetSigning   `json:"set_signing,omitempty"`
 	PutSignature *PutSignature `json:"put_signature,omitempty"`
+	Told         *Told         `json:"told,omitempty"`
 	Heartbeat    *Heartbeat    `json:"heartbeat,omitempty"` // proves that the log commits; changes nothing
 
 	// RequestID is the idempotency key of a client's write. A second command with
@@ -90,8 +91,9 @@ type RemoveHost struct {
 	ID      string `json:"id"`
 	Drained bool   `json:"drained,omitempty"` // only if it is, still
 	Left    bool   `json:"left,omitempty"`    // at its own wish: what it keeps is its own business
-	// Unproved goes into the Revocation.
+	// Unproved goes into the Revocation, By into the Fact.
 	Unproved []string `json:"unproved,omitempty"`
+	By       string   `json:"by,omitempty"`
 }
 
 // SetDrain sets a host's drain state: users ask for draining and for none,

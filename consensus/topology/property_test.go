@@ -55,7 +55,7 @@ func drawPlacement(t *rapid.T) Placement {
 
 func drawCommand(t *rapid.T) Command {
 	c := Command{RequestID: rapid.SampledFrom([]string{"", "", "r1", "r2"}).Draw(t, "request")}
-	switch rapid.IntRange(0, 16).Draw(t, "kind") {
+	switch rapid.IntRange(0, 18).Draw(t, "kind") {
 	case 0:
 		c.Found = &Found{MeshID: texts.Draw(t, "id"), Name: names.Draw(t, "name")}
 	case 1, 2, 3:
@@ -97,6 +97,10 @@ func drawCommand(t *rapid.T) Command {
 		}).Draw(t, "signing")
 	case 16:
 		c.PutSignature = &PutSignature{Digest: packageNames.Draw(t, "digest"), Key: rapid.SampledFrom([]string{"key a", "key b", ""}).Draw(t, "key"), Text: texts.Draw(t, "text")}
+	case 17:
+		c.Rebalance = &SetRebalance{Rebalance: rapid.SampledFrom([]Rebalance{{}, DefaultRebalance(), {Moves: -1}}).Draw(t, "rebalance"), By: texts.Draw(t, "by")}
+	case 18:
+		c.Told = &Told{Index: rapid.Uint64Range(0, 30).Draw(t, "told")}
 	case 13:
 		c.SetRollout = &SetRollout{App: names.Draw(t, "app"), Rollout: Rollout{Version: texts.Draw(t, "version"), Outcome: rapid.SampledFrom([]Outcome{"", OutcomeDone, OutcomeHeld}).Draw(t, "outcome")}}
 	}

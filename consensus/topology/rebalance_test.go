@@ -182,7 +182,7 @@ func TestRebalanceComesToRest(t *testing.T) {
 		before := f.state.Placements()
 		f.shapes[f.shape()] = true
 		set := Rebalance{Moves: 1 + f.rnd.IntN(4), Window: intent.Duration(seconds(20 + f.rnd.IntN(60)))}
-		f.must(Command{Rebalance: &SetRebalance{set}})
+		f.must(Command{Rebalance: &SetRebalance{Rebalance: set}})
 		f.log = append(f.log, fmt.Sprintf("seed %d, rebalance %s", seed, set))
 		spent += f.rest()
 		total += len(f.begun)

@@ -22,7 +22,7 @@ func lopsidedMesh(t *testing.T, set Rebalance, change ...func(*intent.App)) (*wo
 			converge(w, obs)
 		}
 	}
-	w.must(Command{Rebalance: &SetRebalance{set}})
+	w.must(Command{Rebalance: &SetRebalance{Rebalance: set}})
 	return w, obs
 }
 
@@ -178,7 +178,7 @@ func TestBudgetIsKeptByApply(t *testing.T) {
 	another.N, another.Relief = p.N+5, &Relief{N: 1 - p.Relief.N, From: "h1", Why: "x", Balance: true}
 	w.must(Command{Place: &Place{Remove: []CopyKey{p.Key()}}})
 	w.must(Command{Rebalance: &SetRebalance{}})
-	w.must(Command{Rebalance: &SetRebalance{Rebalance{Moves: 1, Window: intent.Minute}}})
+	w.must(Command{Rebalance: &SetRebalance{Rebalance: Rebalance{Moves: 1, Window: intent.Minute}}})
 	w.refuse(RejectConflict, Command{Place: &Place{Put: []Placement{another}}})
 	if len(w.state.Rebalanced()) != 1 {
 		t.Errorf("spent: %v", w.state.Rebalanced())
@@ -188,8 +188,8 @@ func TestBudgetIsKeptByApply(t *testing.T) {
 		t.Errorf("a snapshot has %s, %v (%v)", back.Rebalance(), back.Rebalanced(), err)
 	}
 	w.must(Command{Place: &Place{Put: []Placement{another}, Returned: w.state.Rebalanced()}})
-	w.refuse(RejectInvalid, Command{Rebalance: &SetRebalance{Rebalance{Moves: -1, Window: intent.Minute}}})
-	w.refuse(RejectInvalid, Command{Rebalance: &SetRebalance{Rebalance{Moves: 5}}})
+	w.refuse(RejectInvalid, Command{Rebalance: &SetRebalance{Rebalance: Rebalance{Moves: -1, Window: intent.Minute}}})
+	w.refuse(RejectInvalid, Command{Rebalance: &SetRebalance{Rebalance: Rebalance{Moves: 5}}})
 	own := another
 	own.Relief = &Relief{N: own.N}
 	w.refuse(RejectInvalid, Command{Place: &Place{Put: []Placement{own}}})

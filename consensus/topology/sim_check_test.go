@@ -312,7 +312,7 @@ func TestRandomHistories(t *testing.T) {
 // randomHistory is one of them, and tells how many copies were moved to balance.
 func randomHistory(t *testing.T, seed int, set Rebalance) int {
 	s := &sim{world: newWorld(t), rnd: rand.New(rand.NewPCG(uint64(seed), 1)), hosts: map[string]*simHost{}, excused: map[string]bool{}}
-	s.apply(Command{Rebalance: &SetRebalance{set}})
+	s.apply(Command{Rebalance: &SetRebalance{Rebalance: set}})
 	for i, zone := range []string{"a", "b", "c", "a", "b"}[:3+s.rnd.IntN(3)] {
 		s.addHost("h"+string(rune('1'+i)), zone)
 	}

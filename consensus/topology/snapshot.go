@@ -44,6 +44,7 @@ type image struct {
 	Signatures []Signature           `json:"signatures,omitempty"`
 	Rebalance  Rebalance             `json:"rebalance,omitzero"`
 	Moved      []uint64              `json:"moved,omitempty"`
+	Untold     []Fact                `json:"untold,omitempty"`
 }
 
 type hostImage struct {
@@ -92,7 +93,7 @@ func (s *State) image() image {
 		Revision: s.revision, Era: s.era, MeshID: s.meshID, MeshName: s.meshName, Trust: s.trust,
 		Apps: s.Apps(), Placements: s.Placements(), Tokens: s.Tokens(), Leases: s.Leases(), Revoked: s.revocations(),
 		Signing: s.signing, Signatures: s.allSignatures(),
-		Rebalance: s.rebalance, Moved: s.moved,
+		Rebalance: s.rebalance, Moved: s.moved, Untold: s.untold,
 		Requests: make(map[string]remembered, s.requests.Len()),
 	}
 	for e := range values(s.hosts) {
@@ -168,7 +169,7 @@ func (im image) state() (*State, error) {
 	s := New()
 	s.revision, s.era = im.Revision, im.Era
 	s.meshID, s.meshName, s.trust = im.MeshID, im.MeshName, im.Trust
-	s.rebalance, s.moved = im.Rebalance, im.Moved
+	s.rebalance, s.moved, s.untold = im.Rebalance, im.Moved, im.Untold
 	for _, h := range im.Hosts {
 		s.hosts = insert(s.hosts, h.Host.Name, &hostEntry{Host: h.Host, slice: h.Slice})
 	}
@@ -236,6 +237,9 @@ func (s *State) check(im image) error {
 	}
 	if why := s.rebalance.wrong(); why != "" || len(s.moved) > MaxRebalanceMoves || !slices.IsSorted(s.moved) {
 		return fmt.Errorf("setting rebalance: %s", orText(why, "what is spent of it is out of bounds"))
+	}
+	if why := s.checkUntold(); why != "" {
+		return errors.New(why)
 	}
 	return s.checkLeases(im)
 }

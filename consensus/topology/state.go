@@ -31,6 +31,8 @@ type State struct {
 	leases  *iradix.Tree[*Lease]     // by app
 	revoked *iradix.Tree[Revocation] // by host id
 
+	untold []Fact // see Untold; replaced, never changed
+
 	signing    Signing
 	signatures *iradix.Tree[*Signature] // by signatureKey
 

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -65,11 +66,26 @@ func removeGroup(dir string) error {
 	return err
 }
 
-// sweepGroup removes the group that a dead test process has left.
+// sweepGroup ends the host that a dead test process has left, if it is still up,
+// and removes its group.
 func sweepGroup(host string) error {
 	root, err := cgroup2()
 	if err != nil || strings.ContainsRune(host, '/') || host == "" {
 		return err
 	}
-	return removeGroup(filepath.Join(root, groupPrefix+host))
+	dir := filepath.Join(root, groupPrefix+host)
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+		}
+		return fmt.Errorf("kill what is left of host %s: %w", host, err)
+	}
+	// What was killed leaves its group a moment later.
+	for deadline := time.Now().Add(5 * time.Second); ; <-time.After(10 * time.Millisecond) {
+		if err = removeGroup(dir); !errors.Is(err, syscall.EBUSY) || time.Now().After(deadline) {
+			return err
+		}
+	}
 }

@@ -16,8 +16,8 @@ import (
 // that booted it.
 func runDir() string { return filepath.Join(cacheDir(), "run") }
 
-// sweep removes the disks and namespaces of test processes that were killed.
-// Their hosts ended with them.
+// sweep ends the hosts of test processes that were killed, where they did not end
+// with them, and removes their disks and namespaces.
 func sweep(t testing.TB) {
 	t.Helper()
 	entries, err := os.ReadDir(runDir())
