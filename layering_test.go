@@ -59,6 +59,7 @@ var house = map[string]room{
 	"agent/api":      {may: []string{"intent", "intent/expr", "intent/cron", "consensus/topology", "events"}, why: "what travels between agents and clients, and what of it is refused: no machinery"},
 	"agent/packages": {may: []string{"intent", "workload/artifact"}, why: "gets and keeps packages, whoever runs from them and whoever has them"},
 	"agent/copies":   {may: []string{"intent", "consensus/topology", "workload", "workload/bootclock", "reflexes/senses", "agent/packages"}, why: "runs copies through the Driver contract, whoever the driver is"},
+	"agent/brake":    {may: []string{"trust"}, why: "who has frozen the mesh, and who may end that: knows nothing of what is held"},
 	"agent/leases":   {may: []string{"consensus/topology"}, pure: true, why: "leases are stepped in virtual time, on clocks that differ"},
 
 	"cmd/ganglion": {may: []string{"intent/", "agent/", "consensus/topology", "events", "trust", "workload/keeper", "workload/artifact", "workload/signature"}, why: "a client of the API and a shell around agent"},

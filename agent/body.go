@@ -25,7 +25,7 @@ func (m *member) copiesConfig(d workload.Driver) copies.Config {
 		Driver: d, Host: m.cfg.Name, HostAddr: m.cfg.Advertise, Dir: m.store.dir, Logger: m.log,
 		BootClock: m.cfg.bootClock(),
 		Emit:      m.emitCopy, Packages: m.packages,
-		LastOutput: m.lastOutput,
+		LastOutput: m.lastOutput, Frozen: m.braked,
 		Starved: func() bool {
 			v, _, ok := m.pool.Vitals(m.cfg.Name)
 			return ok && v.Pressure > starvedAbove

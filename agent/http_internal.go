@@ -33,8 +33,10 @@ func (s *server) postReport(r *http.Request, body []byte) (any, error) {
 	if !s.leader.leading() {
 		return s.relayReport(r, rep)
 	}
+	s.hearFreeze(rep.Freezes)
+	rep.Freezes = nil
 	s.obs.report(rep, time.Now())
-	return api.ReportAck{}, nil
+	return api.ReportAck{Freeze: s.brake.Digest(), Freezes: s.freezeNews(rep.Freeze)}, nil
 }
 
 // getSlice is the blocking read of a host's slice, served by any voter in

@@ -37,6 +37,7 @@ func (s *server) getMesh(r *http.Request, _ []byte) (any, error) {
 			m.Voters = append(m.Voters, p.Name)
 		}
 	}
+	m.Frozen = frozenView(s.brake.View())
 	m.Signing = meshSigning(state.Signing())
 	if d := s.leader.last.Load(); d != nil {
 		m.Held, m.Balance = heldWhy(*d), d.Balance

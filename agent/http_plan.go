@@ -62,6 +62,7 @@ func (s *server) instant(ctx context.Context) (*topology.State, topology.Observa
 			return nil, topology.Observations{}, err
 		}
 		obs := s.observations(state)
+		obs.Freeze = topology.Freeze{} // what would be, were it not frozen
 		if obs.Settled {
 			return state, obs, nil
 		}

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ganglion-mesh/ganglion/agent/brake"
 	"github.com/ganglion-mesh/ganglion/consensus"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/gossip"
@@ -33,6 +34,7 @@ type leaderLoop struct {
 
 	lessor *lessor
 	steady steadiness
+	brake  *brake.Keeper
 }
 
 // run works whenever this host leads, until ctx ends.
@@ -114,7 +116,7 @@ func (l *leaderLoop) lead(ctx context.Context, node *consensus.Node, term uint64
 			l.log.Info("no longer leading", "term", term)
 			return
 		}
-		gossiped, reported := l.pool.Changed(), l.obs.news()
+		gossiped, reported, braked := l.pool.Changed(), l.obs.news(), l.brake.Changed()
 		state := node.State()
 		index := state.Revision()
 		wake := l.step(ctx, node, state)
@@ -124,6 +126,7 @@ func (l *leaderLoop) lead(ctx context.Context, node *consensus.Node, term uint64
 		case <-node.Changed(index):
 		case <-moved:
 		case <-reported:
+		case <-braked:
 		case <-gossiped:
 		case <-time.After(wake):
 		}
@@ -134,6 +137,9 @@ func (l *leaderLoop) lead(ctx context.Context, node *consensus.Node, term uint64
 // was decided on a state that has moved on: the next step decides afresh.
 func (l *leaderLoop) step(ctx context.Context, node *consensus.Node, state *topology.State) time.Duration {
 	l.tellFacts(ctx, node, state)
+	if err := l.sealThaw(state); err != nil {
+		l.log.Error("make a thaw known", "error", err)
+	}
 	now := time.Now()
 	members := l.pool.Members()
 	l.teller.members(members, state)
@@ -141,6 +147,8 @@ func (l *leaderLoop) step(ctx context.Context, node *consensus.Node, state *topo
 	obs.GateShut, obs.CalmFor = l.gate.shut, l.gate.calmFor(now)
 	l.lessor.observe(&obs, state, l.obs)
 	l.steady.observe(&obs, state.Rebalanced(), now)
+	brakes := l.brake.View()
+	obs.Freeze = freezeOf(brakes)
 	l.probes.look(ctx, obs, members, now)
 	l.teller.obs = obs
 	l.teller.doubts(obs, state.Revision())
@@ -150,6 +158,9 @@ func (l *leaderLoop) step(ctx context.Context, node *consensus.Node, state *topo
 		l.log.Warn("nothing is moved", "why", d.Held)
 	}
 	for _, cmd := range d.Commands {
+		if l.brake.View() != brakes {
+			return 0 // decided under another freeze, which counts when it is acted on
+		}
 		actx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		res, err := node.Apply(actx, cmd)
 		cancel()

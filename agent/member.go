@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ganglion-mesh/ganglion/agent/brake"
 	"github.com/ganglion-mesh/ganglion/agent/copies"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/events"
@@ -73,6 +74,7 @@ type brain struct {
 	leader *leaderLoop
 	lessor *lessor
 	teller *teller
+	brake  *brake.Keeper
 }
 
 // body is what runs here.
@@ -118,6 +120,9 @@ func newMember(cfg *Config, adm admission, st *store, host hostDriver) (m *membe
 	if err := m.openLarder(); err != nil {
 		return nil, err
 	}
+	if err := m.openBrake(); err != nil {
+		return nil, err
+	}
 	m.door = &raftDoor{port: m.mux.Listener(trust.ALPNRaft), links: m.links, admit: m.admitRaft}
 	m.raft = newRaftSlot(st.path(dirRaft), m.addr, m.door.next, m.log)
 	m.raft.onMove = m.raftMoved
@@ -125,7 +130,7 @@ func newMember(cfg *Config, adm admission, st *store, host hostDriver) (m *membe
 	m.teller = newTeller(cfg.Name, m.emit)
 	m.lessor = newLessor(m.raft, cfg.bootClock(), cfg.Lease)
 	m.leader = &leaderLoop{raft: m.raft, obs: m.obs, pool: m.pool, teller: m.teller, log: m.log, told: m.cfg.Seams.Lead}
-	m.leader.lessor = m.lessor
+	m.leader.lessor, m.leader.brake = m.lessor, m.brake
 	m.leader.probes = &prober{net: m.cfg.network(), obs: m.obs, asked: map[string]time.Time{}}
 	m.leader.voters = &voterKeeper{pool: m.pool, obs: m.obs, links: m.links, log: m.log, asked: map[string]time.Time{}, retiring: map[string]time.Time{}}
 	m.slices = &sliceWatch{member: m}
@@ -292,6 +297,7 @@ func (m *member) run(ctx context.Context) error {
 		{"copies", m.copies.Run},
 		{"mesh port", m.mux.Run},
 		{"gossip", m.pool.Run},
+		{"brake", m.brake.Run},
 		{"gossip tags", func(ctx context.Context) error { return m.tags.run(ctx, m.pool, m.log) }},
 		{"vitals", m.shareVitals},
 		{"raft port", m.door.run},

@@ -30,6 +30,7 @@ type reporter struct {
 	seq     uint64
 	memory  int64
 	unready map[string]unready // copies that are not ready, by id
+	owes    bool               // the leader does not know of a freeze what this host does
 }
 
 func newReporter(m *member) *reporter {
@@ -75,6 +76,7 @@ func (r *reporter) send(ctx context.Context) bool {
 		actx, cancel := context.WithTimeout(ctx, time.Second)
 		var ack api.ReportAck
 		err := r.links.client(addr).Post(actx, "/v1/report", nil, rep, &ack)
+		r.freezeAck(ack)
 		cancel()
 		if err == nil && ack.Relayed { // the next one tries the leader itself again
 			r.compass.wrong(addr)
@@ -102,6 +104,9 @@ func (r *reporter) report() api.Report {
 		PortMin: r.cfg.PortRange[0], PortMax: r.cfg.PortRange[1],
 		CanUser: r.canUser, Voter: r.cfg.Voter,
 	}
+	if rep.Freeze = r.brake.Digest(); r.owes {
+		rep.Freezes = r.brake.Records()
+	}
 	// Before the copies: what ended since is then not among them.
 	rep.Kernel, _ = r.cfg.bootClock()()
 	rep.Ended = r.copies.Ended()
@@ -117,4 +122,14 @@ func (r *reporter) report() api.Report {
 		}
 	}
 	return rep
+}
+
+// freezeAck takes in what the leader knows of the brake, and whether it lacks what
+// this host knows.
+func (r *reporter) freezeAck(ack api.ReportAck) {
+	if ack.Freeze == "" {
+		return
+	}
+	r.hearFreeze(ack.Freezes)
+	r.owes = ack.Freeze != r.brake.Digest()
 }

@@ -62,6 +62,7 @@ func (s *server) routes() {
 	s.mux.HandleFunc("GET /v1/snapshot", s.atLeader(s.getSnapshot))
 	s.mux.HandleFunc("GET /v1/snapshot/keys", s.here(s.getKeys))
 	s.mux.HandleFunc("POST /v1/restore", s.atLeader(s.postRestore))
+	s.mux.HandleFunc("POST /v1/thaw", s.atLeader(s.postThaw))
 	s.mux.HandleFunc("POST /v1/tokens", s.atLeader(s.postToken))
 	s.mux.HandleFunc("POST /v1/enrol", s.atLeader(s.postEnrol))
 
@@ -71,6 +72,8 @@ func (s *server) routes() {
 	s.mux.HandleFunc("GET /v1/nats", s.here(s.getNATS))
 	s.mux.HandleFunc("POST /v1/leave", s.here(s.postLeave))
 	s.mux.HandleFunc("GET /v1/local/status", s.here(s.getLocalStatus))
+	s.mux.HandleFunc("POST /v1/freeze", s.here(s.postFreeze))
+	s.mux.HandleFunc("GET /v1/local/freeze", s.here(s.getLocalFreeze))
 	s.mux.HandleFunc("POST /v1/local/apps/{app}/{verb}", s.here(s.postLocalVerb))
 
 	s.mux.HandleFunc("GET /v1/events", s.getEvents)

@@ -68,6 +68,9 @@ const (
 	filePorts = "ports.json"
 	filePeers = "peers.json"
 
+	fileFreeze = "freeze.json"
+	askFreeze  = "freeze" // asks for a freeze by being there
+
 	fileJoinKey  = "joinkey.json"  // what this host enrols with
 	fileFounding = "founding.json" // what a new mesh must still commit
 )
@@ -97,7 +100,7 @@ func (s *store) leaveMesh() error {
 // forgetMesh removes what a host that has no identity may still have of a mesh.
 func (s *store) forgetMesh() error {
 	var errs []error
-	for _, name := range []string{dirIdentity, dirRaft, dirSerf, fileFounding, fileSlice, filePeers, dirEvents} {
+	for _, name := range []string{dirIdentity, dirRaft, dirSerf, fileFounding, fileSlice, filePeers, fileFreeze, dirEvents} {
 		errs = append(errs, os.RemoveAll(s.path(name)))
 	}
 	errs = append(errs, artifact.RemoveStore(s.path(dirArtifacts)))

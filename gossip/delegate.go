@@ -42,6 +42,8 @@ func (d *delegate) NotifyMsg(b []byte) {
 		d.serf.NotifyMsg(b)
 	case vitalsMsg:
 		d.receive(b[1:], true)
+	case noteMsg:
+		d.table.notes.hear(b[1:])
 	}
 }
 
@@ -56,10 +58,15 @@ func (d *delegate) receive(b []byte, relay bool) {
 }
 
 // GetBroadcasts packs all waiting vitals that fit into one message, so that a
-// packet costs its receiver one slot of the hand-off queue.
+// packet costs its receiver one slot of the hand-off queue. Notes, which are rare,
+// go before them.
 func (d *delegate) GetBroadcasts(overhead, limit int) [][]byte {
 	out := d.serf.GetBroadcasts(overhead, limit)
 	for _, m := range out {
+		limit -= len(m) + overhead
+	}
+	for _, m := range d.table.notes.queue.GetBroadcasts(overhead, limit) {
+		out = append(out, m)
 		limit -= len(m) + overhead
 	}
 	room := limit - overhead - 1 - batchHeader
@@ -73,11 +80,12 @@ func (d *delegate) GetBroadcasts(overhead, limit int) [][]byte {
 	return out
 }
 
-// LocalState is serf's state, framed, and every host's vitals.
+// LocalState is serf's state, framed, this host's notes, and every host's vitals.
 func (d *delegate) LocalState(join bool) []byte {
 	state := d.serf.LocalState(join)
 	b := append([]byte{stateMarker}, binary.BigEndian.AppendUint32(nil, uint32(len(state)))...)
-	b = appendBatchHeader(append(b, state...))
+	b = d.table.notes.appendAll(append(b, state...))
+	b = appendBatchHeader(b)
 	return d.table.appendAll(b, time.Now())
 }
 
@@ -95,7 +103,12 @@ func (d *delegate) MergeRemoteState(b []byte, join bool) {
 	if size > 0 {
 		d.serf.MergeRemoteState(b[header:header+size], join)
 	}
-	d.receive(b[header+size:], false)
+	rest, ok := d.table.notes.readAll(b[header+size:])
+	if !ok {
+		d.log.Debug("notes of another host not understood", "bytes", len(b))
+		return
+	}
+	d.receive(rest, false)
 }
 
 // pinger puts a host's own vitals into its answers to probes: each host is

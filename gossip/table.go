@@ -37,6 +37,7 @@ type table struct {
 	live    bool   // own has been published
 
 	urgent, routine *memberlist.TransmitLimitedQueue
+	notes           notes
 }
 
 func newTable(name string, transition func()) *table {
@@ -45,6 +46,7 @@ func newTable(name string, transition func()) *table {
 	n := func() int { return int(t.hosts.Load()) }
 	t.urgent = &memberlist.TransmitLimitedQueue{NumNodes: n, RetransmitMult: urgentMult}
 	t.routine = &memberlist.TransmitLimitedQueue{NumNodes: n, RetransmitMult: routineMult}
+	t.notes.queue = &memberlist.TransmitLimitedQueue{NumNodes: n, RetransmitMult: urgentMult}
 	return t
 }
 

@@ -20,6 +20,7 @@ type Memory struct {
 	Restarts   []time.Time // the last ones, for the window; not to be changed
 	RetryAt    time.Time   // zero: nothing is waited for
 	Why        string      // it does not run, if it does not
+	Held       bool        // it has ended, and a hard freeze keeps it from being restarted
 	Completed  uint64      // the last generation that ran to completion; 0: none
 }
 
@@ -31,7 +32,7 @@ func (s *Supervisor) Memory() Memory {
 		Streak: s.backoff.streak, Restarts: s.backoff.history, Completed: s.completed,
 	}
 	if s.inst == nil {
-		m.RetryAt, m.Why = s.retryAt, s.why
+		m.RetryAt, m.Why, m.Held = s.retryAt, s.why, s.held
 	} else if l := s.inst.Spec.Lease; l != nil {
 		m.Token = l.Token
 	}
@@ -47,7 +48,7 @@ func (m Memory) Equal(o Memory) bool {
 
 func (m Memory) same(o Memory) bool {
 	return m.Generation == o.Generation && m.Up == o.Up && m.Token == o.Token && m.Starts == o.Starts && m.Tries == o.Tries && m.GaveUp == o.GaveUp &&
-		m.Failed == o.Failed && m.Streak == o.Streak && m.Why == o.Why && m.Completed == o.Completed
+		m.Failed == o.Failed && m.Streak == o.Streak && m.Why == o.Why && m.Held == o.Held && m.Completed == o.Completed
 }
 
 // recall goes on where an earlier life left off. An instance that ran then and
@@ -76,6 +77,8 @@ func (s *Supervisor) recall(now time.Time, out *Output) {
 		s.tell(out, Note{Kind: NoteExited, Instance: s.gone(m), Exit: Exit{At: now}})
 		s.restart, s.exitAt, s.why = NoteExited, now, "ended while no agent watched, how is not known"
 		s.countFailure(now, out)
+	case m.Held:
+		s.failure.state, s.restart = StateBackoff, NoteExited
 	case m.RetryAt.After(now):
 		s.retryAt, s.failure.state, s.restart = m.RetryAt, StateBackoff, NoteExited
 	}

@@ -81,7 +81,7 @@ func (s *Supervisor) wake(now time.Time) (at time.Time) {
 	case s.inFlight != "" || !s.decided:
 		return at
 	case s.inst == nil:
-		if s.want != nil && s.want.Stopped == "" && !s.final() {
+		if s.want != nil && s.want.Stopped == "" && !s.final() && !s.held {
 			at = s.retryAt
 		}
 		return at

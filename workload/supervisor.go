@@ -51,6 +51,8 @@ type Supervisor struct {
 	completed uint64 // the last generation that ran to completion
 	recalled  Memory // of an earlier life, for the generation it names
 
+	brake      Brake
+	held       bool // a restart that the brake holds
 	asked      bool // a restart, not yet begun
 	stopWhy    string
 	stopCause  NoteKind
@@ -117,12 +119,24 @@ func (s *Supervisor) onWant(now time.Time, t *Target, out *Output) {
 	}
 }
 
+// heldWhy is why a copy that has ended is not restarted.
+const heldWhy = "it has ended, and restarts are frozen too: ganglion thaw"
+
+// Brake is what may not be done to a copy unless somebody asks for it.
+type Brake struct {
+	Frozen bool // it is not restarted for being unhealthy
+	Hard   bool // it is not restarted when it has ended either
+}
+
+// Hold sets the brake as it is now; it is looked at in each Step that follows.
+func (s *Supervisor) Hold(b Brake) { s.brake = b }
+
 // begin forgets what was learnt about another generation.
 func (s *Supervisor) begin(now time.Time, generation uint64) {
 	s.generation, s.born = generation, now
 	s.starts, s.backoff, s.retryAt = 0, backoff{}, time.Time{}
 	s.restart, s.failure, s.why = "", failure{}, ""
-	s.asked, s.fast, s.proved, s.toldHuman = false, false, false, time.Time{}
+	s.held, s.asked, s.fast, s.proved, s.toldHuman = false, false, false, false, time.Time{}
 	s.tries, s.gaveUp, s.lapse = 0, false, Lapse{}
 }
 
@@ -316,6 +330,10 @@ func (s *Supervisor) advance(now time.Time, out *Output) {
 	case s.inst != nil:
 		s.tend(now, out)
 	case s.want != nil && s.want.Stopped == "" && (s.asked || !s.final() && !now.Before(s.retryAt)):
+		if s.held = s.brake.Hard && s.restart != "" && !s.asked; s.held {
+			s.why = heldWhy
+			return
+		}
 		s.inFlight = StateStarting
 		out.Actions = append(out.Actions, Start{N: s.starts + 1, Fast: s.fast && s.starts > 0})
 	}
@@ -335,7 +353,7 @@ func (s *Supervisor) tend(now time.Time, out *Output) {
 	}
 	if ails, bad := s.health.unhealthy(); bad {
 		s.sick(now, ails, out)
-		if ails.live {
+		if ails.live && !s.brake.Frozen {
 			s.stop(now, "unhealthy: "+ails.why, NoteUnhealthy, out)
 			return
 		}

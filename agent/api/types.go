@@ -64,6 +64,29 @@ type Frozen struct {
 	Apps  []string `json:"apps"`
 }
 
+// FreezeRequest is the body of POST /v1/freeze: of apps, or with none of
+// everything. Hard holds restarts in place too.
+type FreezeRequest struct {
+	Apps []string `json:"apps,omitempty"`
+	Hard bool     `json:"hard,omitempty"`
+}
+
+// ThawRequest is the body of POST /v1/thaw: what the asking host knows of
+// freezes, so that those end too of which the leader has not heard.
+type ThawRequest struct {
+	Records [][]byte `json:"records,omitempty"`
+}
+
+// FreezeState is the answer of GET /v1/local/freeze, POST /v1/freeze and POST
+// /v1/thaw: what the host that answers knows.
+type FreezeState struct {
+	Host    string   `json:"host"`
+	Frozen  *Frozen  `json:"frozen"`
+	By      string   `json:"by,omitempty"`      // who froze, or thawed, last
+	Thawed  uint64   `json:"thawed,omitempty"`  // epoch of the last thaw
+	Records [][]byte `json:"records,omitempty"` // signed, for a ThawRequest
+}
+
 // Host is one line of GET /v1/hosts.
 type Host struct {
 	Name   string            `json:"name"`
@@ -232,6 +255,8 @@ type Report struct {
 	Kernel     string              `json:"kernel,omitempty"`  // boot id of the host's kernel; leases belong to it
 	Ended      []topology.LeaseRef `json:"ended,omitempty"`   // leases of the host under which nothing runs nor ever will
 	Copies     []CopyReport        `json:"copies,omitempty"`
+	Freeze     string              `json:"freeze,omitempty"`  // digest of what the host knows of the brake
+	Freezes    [][]byte            `json:"freezes,omitempty"` // that, if the leader knows something else
 }
 
 // CopyReport is one copy of a Report.
@@ -278,6 +303,9 @@ type LeaseResponse struct {
 type ReportAck struct {
 	SliceIndex uint64 `json:"slice_index"`
 	Relayed    bool   `json:"relayed,omitempty"` // who answered handed it on to the leader
+
+	Freeze  string   `json:"freeze,omitempty"`  // digest of what the leader knows of the brake
+	Freezes [][]byte `json:"freezes,omitempty"` // that, if the host knows something else
 }
 
 // VoterRequest is the body of POST /v1/voter: the leader asks a host to start

@@ -38,7 +38,10 @@ type Config struct {
 	// Starved tells whether this host is so short of CPU, memory or I/O that a
 	// check which timed out says nothing about the copy. Nil: never.
 	Starved func() bool
-	Jitter  func() float64 // in [0,1), for back-off; default random
+	// Frozen tells what a freeze of the mesh holds of an app, now: it is asked just
+	// before each step, and may not block. Nil: nothing. See Look.
+	Frozen func(app string) workload.Brake
+	Jitter func() float64 // in [0,1), for back-off; default random
 	// BootClock names this boot of the host and tells for how long it has been up;
 	// default the host's. An empty name: not known.
 	BootClock func() (boot string, up time.Duration)
@@ -66,6 +69,9 @@ func (c *Config) validate() error {
 	}
 	if c.Starved == nil {
 		c.Starved = func() bool { return false }
+	}
+	if c.Frozen == nil {
+		c.Frozen = func(string) workload.Brake { return workload.Brake{} }
 	}
 	if c.Packages == nil {
 		c.Packages = none{}
@@ -186,6 +192,18 @@ func (m *Manager) set(s topology.Slice, waiting bool) {
 	m.held.take(s.Leases)
 	m.forgetLocal()
 	m.signal()
+}
+
+// Look has every copy looked at anew: what Frozen answers has changed.
+func (m *Manager) Look() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.runners {
+		select {
+		case r.bell <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // signal makes Run reconcile. It never blocks.

@@ -39,6 +39,7 @@ type memoryFile struct {
 	RestartsMS []int64 `json:"restarts_ms,omitempty"`
 	RetryAtMS  int64   `json:"retry_at_ms,omitempty"`
 	Why        string  `json:"why,omitempty"`
+	Held       bool    `json:"held,omitempty"`
 	Completed  uint64  `json:"completed,omitempty"`
 }
 
@@ -61,7 +62,7 @@ func (m *memory) load(now time.Time) (workload.Memory, error) {
 	at := func(ms int64) time.Time { return now.Add(time.Duration(ms)*time.Millisecond - up) }
 	out := workload.Memory{
 		Generation: f.Generation, Up: f.Up, Token: f.Token, Starts: f.Starts, Tries: f.Tries, GaveUp: f.GaveUp, Failed: f.Failed,
-		Streak: f.Streak, Why: f.Why, Completed: f.Completed,
+		Streak: f.Streak, Why: f.Why, Held: f.Held, Completed: f.Completed,
 	}
 	for _, ms := range f.RestartsMS {
 		out.Restarts = append(out.Restarts, at(ms))
@@ -83,7 +84,7 @@ func (m *memory) save(now time.Time, mem workload.Memory) error {
 	ms := func(t time.Time) int64 { return (up + t.Sub(now)).Milliseconds() }
 	f := memoryFile{
 		Boot: boot, Generation: mem.Generation, Up: mem.Up, Token: mem.Token, Starts: mem.Starts, Tries: mem.Tries, GaveUp: mem.GaveUp, Failed: mem.Failed,
-		Streak: mem.Streak, Why: mem.Why, Completed: mem.Completed,
+		Streak: mem.Streak, Why: mem.Why, Held: mem.Held, Completed: mem.Completed,
 	}
 	for _, t := range mem.Restarts {
 		f.RestartsMS = append(f.RestartsMS, ms(t))

@@ -239,6 +239,7 @@ func (r *runner) takeOrder(o order, st packages.State) {
 func (r *runner) step(ctx context.Context, in workload.Input) time.Time {
 	var out workload.Output
 	for queue := []workload.Input{in}; len(queue) > 0 && ctx.Err() == nil; queue = queue[1:] {
+		r.sup.Hold(r.m.cfg.Frozen(r.id.App))
 		out = r.sup.Step(time.Now(), queue[0])
 		for _, a := range out.Actions {
 			if next := r.do(ctx, a); next != nil {

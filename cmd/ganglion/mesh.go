@@ -154,6 +154,9 @@ func (c *cli) meshCommand() *cobra.Command {
 		if m.Signing != nil && m.Signing.Required {
 			fmt.Fprintln(c.out, "Packages must be signed by "+strings.Join(m.Signing.Keys, " or ")+".")
 		}
+		if m.Frozen != nil {
+			fmt.Fprintln(c.out, "Frozen: "+frozenText(m.Frozen)+"; ganglion thaw ends it.")
+		}
 		if m.Held != "" {
 			fmt.Fprintln(c.out, "Nothing is moved: "+oneLine(m.Held))
 		}

@@ -113,12 +113,32 @@ func (v *statusView) printApps(list []topology.AppStatus) {
 		t.row(st.App, st.Kind, st.Version, string(st.State), fmt.Sprintf("%d/%d", st.Ready, st.Want), appWhy(st))
 	}
 	v.printTable(t)
+	if frozen := frozenApps(list); frozen != "" {
+		fmt.Fprintln(v.errs, v.colour(v.errTerm, dim, frozen))
+	}
 	if v.format.wide() {
 		for _, st := range list {
 			fmt.Fprintln(v.out)
 			v.printTable(copyTable(st, true))
 		}
 	}
+}
+
+// frozenApps says that no automatic action is taken; empty if it is.
+func frozenApps(list []topology.AppStatus) string {
+	var apps []string
+	for _, st := range list {
+		if st.Frozen {
+			apps = append(apps, st.App)
+		}
+	}
+	switch len(apps) {
+	case 0:
+		return ""
+	case len(list):
+		return "Frozen: no automatic action is taken; ganglion thaw ends it (see ganglion mesh)."
+	}
+	return "Frozen: no automatic action is taken on " + strings.Join(apps, ", ") + "; ganglion thaw ends it (see ganglion mesh)."
 }
 
 // appWhy is why an app is not steady: of a halted change its reason, else that
@@ -143,6 +163,9 @@ func appWhy(st topology.AppStatus) string {
 func (v *statusView) printApp(st topology.AppStatus) {
 	paint := v.painter(v.outTerm)
 	line := fmt.Sprintf("%s  %s  version %s  %s  %d/%d ready", v.colour(v.outTerm, bold, st.App), st.Kind, orDash(st.Version), paint(string(st.State)), st.Ready, st.Want)
+	if st.Frozen {
+		line += "  frozen"
+	}
 	if st.Why != "" {
 		line += "  " + oneLine(st.Why)
 	}

@@ -141,6 +141,8 @@ func (t *txn) do(c Command) *Rejected {
 	case c.Told != nil:
 		t.told(*c.Told)
 		return nil
+	case c.Thaw != nil:
+		return t.thaw(*c.Thaw)
 	default:
 		return nil // Heartbeat
 	}

@@ -26,6 +26,7 @@ type Command struct {
 	SetSigning   *SetSigning   `json:"set_signing,omitempty"`
 	PutSignature *PutSignature `json:"put_signature,omitempty"`
 	Told         *Told         `json:"told,omitempty"`
+	Thaw         *Thaw         `json:"thaw,omitempty"`
 	Heartbeat    *Heartbeat    `json:"heartbeat,omitempty"` // proves that the log commits; changes nothing
 
 	// RequestID is the idempotency key of a client's write. A second command with

@@ -10,6 +10,8 @@ import (
 // version and of restarts, the emptying of hosts. A state and observations that
 // leave nothing to do give no commands.
 //
+// Of what is frozen it begins nothing that nobody has asked for; see Freeze.
+//
 // It moves as few copies as possible: a copy stays unless its host is lost,
 // being emptied, or no longer satisfies what the app requires.
 func Decide(s *State, obs Observations) Decision {
@@ -20,15 +22,19 @@ func Decide(s *State, obs Observations) Decision {
 		return p.out
 	}
 	for _, a := range p.apps {
-		p.tendReliefs(a)
 		if a.job() {
 			p.tendRun(a)
 			continue
 		}
-		p.beginRollout(a)
-		p.watchRollout(a)
+		if !a.frozen {
+			p.tendReliefs(a)
+			p.beginRollout(a)
+			p.watchRollout(a)
+		}
 		p.trim(a)
-		p.trimExtras(a)
+		if !a.frozen {
+			p.trimExtras(a)
+		}
 		p.replaceLost(a)
 		p.finishMoves(a)
 	}
@@ -40,10 +46,14 @@ func Decide(s *State, obs Observations) Decision {
 			continue
 		}
 		p.fill(a)
-		p.repairPorts(a)
-		p.grow(a)
+		if !a.frozen {
+			p.repairPorts(a)
+			p.grow(a)
+		}
 		p.step(a)
-		p.advance(a)
+		if a.asked() {
+			p.advance(a)
+		}
 	}
 	p.endLeases()
 	p.balance()

@@ -98,6 +98,9 @@ func (p *planner) nextRun(a *appPlan) {
 		p.placeRun(a)
 		return
 	}
+	if a.frozen {
+		return
+	}
 	p.repairPorts(a)
 	reason := a.mustLeave(c)
 	if c.touched || c.Leaving != "" || !c.room.fresh || !c.seen || reason == "" || p.full() {
@@ -159,6 +162,9 @@ func (p *planner) schedule(a *appPlan, r RunRecord) bool {
 	if next.After(now) {
 		p.wake(next.Sub(now))
 		return false
+	}
+	if a.frozen {
+		return false // it is due still when that ends
 	}
 	due := sched.Last(latest(from, now.Add(-missedBound)), now)
 	if due.IsZero() { // it was due once, but too long ago

@@ -17,6 +17,8 @@ type jobWorld struct {
 	now   time.Time
 	hosts []string
 	obs   map[string]HostObs
+
+	freeze Freeze
 }
 
 func newJobWorld(t *testing.T, hosts ...string) *jobWorld {
@@ -29,7 +31,7 @@ func newJobWorld(t *testing.T, hosts ...string) *jobWorld {
 }
 
 func (w *jobWorld) observations() Observations {
-	return Observations{Hosts: w.obs, Settled: true, Now: w.now}
+	return Observations{Hosts: w.obs, Settled: true, Now: w.now, Freeze: w.freeze}
 }
 
 // settle decides until there is nothing left to decide.

@@ -95,6 +95,9 @@ func (p *planner) awaits(a *appPlan, c *copyPlan) string {
 			why = "host " + c.Host + " is lost; " + why
 		}
 		return why
+	case l.lapsed && a.frozen && !c.room.obs.Alive:
+		p.holdFrozen(c.room)
+		return healthy // the freeze says why
 	case l.lapsed && (p.out.GateShut || p.wary):
 		p.holdGate(c.room)
 		return healthy // the gate says why

@@ -183,6 +183,8 @@ type Observations struct {
 	// Moved is how long ago, at least, each entry of State.Rebalanced was. One that
 	// is missing here counts as just made.
 	Moved map[uint64]time.Duration
+	// Freeze is what is frozen.
+	Freeze Freeze
 }
 
 // HostObs is what is known of one host. A host that gossip does not know at all

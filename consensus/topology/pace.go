@@ -126,8 +126,10 @@ func (p *planner) fillVersion(a *appPlan) string {
 // to the current version, as many as the update policy allows.
 func (p *planner) step(a *appPlan) {
 	t := p.tally(a)
-	p.startMoves(a, &t)
-	if a.halted || a.Stopped || a.beside() {
+	if !a.frozen {
+		p.startMoves(a, &t)
+	}
+	if !a.asked() || a.halted || a.Stopped || a.beside() {
 		return
 	}
 	// Copies that are not ready come first: to change them costs nothing.

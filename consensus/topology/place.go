@@ -48,7 +48,7 @@ func (p *planner) trimPerHost(a *appPlan) {
 	for _, c := range slices.Clone(a.copies) {
 		r := c.room
 		switch {
-		case seen[r], r.fresh && a.fit(r).refused != "", r.Drain != DrainNone && r.movers == 0:
+		case seen[r], !a.frozen && (r.fresh && a.fit(r).refused != "" || r.Drain != DrainNone && r.movers == 0):
 			p.drop(a, c)
 		default:
 			seen[r] = true
@@ -73,6 +73,10 @@ func (p *planner) replaceLost(a *appPlan) {
 		}
 		if !a.lost(c.room) {
 			p.wake(a.lostIn(c.room))
+			continue
+		}
+		if a.frozen {
+			p.holdFrozen(c.room)
 			continue
 		}
 		if p.out.GateShut || p.wary {

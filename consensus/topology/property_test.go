@@ -55,7 +55,7 @@ func drawPlacement(t *rapid.T) Placement {
 
 func drawCommand(t *rapid.T) Command {
 	c := Command{RequestID: rapid.SampledFrom([]string{"", "", "r1", "r2"}).Draw(t, "request")}
-	switch rapid.IntRange(0, 18).Draw(t, "kind") {
+	switch rapid.IntRange(0, 19).Draw(t, "kind") {
 	case 0:
 		c.Found = &Found{MeshID: texts.Draw(t, "id"), Name: names.Draw(t, "name")}
 	case 1, 2, 3:
@@ -101,6 +101,8 @@ func drawCommand(t *rapid.T) Command {
 		c.Rebalance = &SetRebalance{Rebalance: rapid.SampledFrom([]Rebalance{{}, DefaultRebalance(), {Moves: -1}}).Draw(t, "rebalance"), By: texts.Draw(t, "by")}
 	case 18:
 		c.Told = &Told{Index: rapid.Uint64Range(0, 30).Draw(t, "told")}
+	case 19:
+		c.Thaw = &Thaw{Epoch: rapid.Uint64Range(0, 9).Draw(t, "epoch"), By: names.Draw(t, "by")}
 	case 13:
 		c.SetRollout = &SetRollout{App: names.Draw(t, "app"), Rollout: Rollout{Version: texts.Draw(t, "version"), Outcome: rapid.SampledFrom([]Outcome{"", OutcomeDone, OutcomeHeld}).Draw(t, "outcome")}}
 	}
@@ -109,7 +111,7 @@ func drawCommand(t *rapid.T) Command {
 
 func drawObservations(t *rapid.T) Observations {
 	obs := Observations{
-		Hosts: map[string]HostObs{}, Settled: rapid.IntRange(0, 5).Draw(t, "settled") > 0, GateShut: rapid.Bool().Draw(t, "gate"),
+		Hosts: map[string]HostObs{}, Settled: rapid.IntRange(0, 5).Draw(t, "settled") > 0, GateShut: rapid.Bool().Draw(t, "gate"), Freeze: Freeze{Apps: rapid.SliceOfN(names, 0, 1).Draw(t, "frozen")},
 		Now: noon.Add(time.Duration(rapid.Int64Range(-1e9, 1e9).Draw(t, "now")) * time.Second),
 	}
 	for _, name := range []string{"a", "b", "c"} {

@@ -46,7 +46,7 @@ type shift struct {
 // while, no other such move is under way, and the budget allows it.
 func (p *planner) balance() {
 	set := p.state.rebalance
-	if set.Moves == 0 || len(p.ops)+len(p.rolls)+len(p.runs)+len(p.ends) > 0 {
+	if set.Moves == 0 || p.obs.Freeze.All || len(p.ops)+len(p.rolls)+len(p.runs)+len(p.ends) > 0 {
 		return
 	}
 	if p.out.Balance = p.balancing(); p.out.Balance != "" {
@@ -146,7 +146,7 @@ func (p *planner) bestShift() *shift {
 // movable reports whether the app's copies may be moved without a need to: all
 // are well, nothing changes about them, and they are not bound to their hosts.
 func (p *planner) movable(a *appPlan) bool {
-	return a.calm() && a.replace && len(a.unfit()) < maxTried && len(a.reliefs) == 0 &&
+	return !a.frozen && a.calm() && a.replace && len(a.unfit()) < maxTried && len(a.reliefs) == 0 &&
 		!slices.ContainsFunc(a.copies, func(c *copyPlan) bool { return !c.settled || c.Leaving != "" })
 }
 

@@ -19,7 +19,8 @@ type sim struct {
 	names    []string // of all hosts ever, in order
 	office   int      // when the present leader took office
 	gate     bool
-	calm     int             // since when; only counts while gate
+	calm     int // since when; only counts while gate
+	freeze   Freeze
 	excused  map[string]bool // a user took copies on trial out of it by stopping them
 	balance  balanceWatch
 	quiet    bool         // do not tell the time
@@ -199,7 +200,7 @@ func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
 // observe is what the leader knows.
 func (s *sim) observe() Observations {
 	obs := Observations{
-		Hosts: map[string]HostObs{}, Settled: s.now-s.office >= 3, GateShut: s.gate, CalmFor: seconds(s.now - s.calm),
+		Hosts: map[string]HostObs{}, Settled: s.now-s.office >= 3, GateShut: s.gate, Freeze: s.freeze, CalmFor: seconds(s.now - s.calm),
 	}
 	for _, name := range s.names {
 		h := s.hosts[name]

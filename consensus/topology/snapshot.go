@@ -45,6 +45,7 @@ type image struct {
 	Rebalance  Rebalance             `json:"rebalance,omitzero"`
 	Moved      []uint64              `json:"moved,omitempty"`
 	Untold     []Fact                `json:"untold,omitempty"`
+	Thawed     Thaw                  `json:"thawed,omitzero"`
 }
 
 type hostImage struct {
@@ -93,7 +94,7 @@ func (s *State) image() image {
 		Revision: s.revision, Era: s.era, MeshID: s.meshID, MeshName: s.meshName, Trust: s.trust,
 		Apps: s.Apps(), Placements: s.Placements(), Tokens: s.Tokens(), Leases: s.Leases(), Revoked: s.revocations(),
 		Signing: s.signing, Signatures: s.allSignatures(),
-		Rebalance: s.rebalance, Moved: s.moved, Untold: s.untold,
+		Rebalance: s.rebalance, Moved: s.moved, Untold: s.untold, Thawed: s.thawed,
 		Requests: make(map[string]remembered, s.requests.Len()),
 	}
 	for e := range values(s.hosts) {
@@ -169,7 +170,7 @@ func (im image) state() (*State, error) {
 	s := New()
 	s.revision, s.era = im.Revision, im.Era
 	s.meshID, s.meshName, s.trust = im.MeshID, im.MeshName, im.Trust
-	s.rebalance, s.moved, s.untold = im.Rebalance, im.Moved, im.Untold
+	s.rebalance, s.moved, s.untold, s.thawed = im.Rebalance, im.Moved, im.Untold, im.Thawed
 	for _, h := range im.Hosts {
 		s.hosts = insert(s.hosts, h.Host.Name, &hostEntry{Host: h.Host, slice: h.Slice})
 	}

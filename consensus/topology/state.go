@@ -22,6 +22,7 @@ type State struct {
 
 	rebalance Rebalance
 	moved     []uint64 // spent of its budget; see Rebalanced
+	thawed    Thaw
 
 	apps    *iradix.Tree[*appEntry]
 	hosts   *iradix.Tree[*hostEntry]

@@ -31,6 +31,7 @@ type AppStatus struct {
 	Ready   int          `json:"ready"`
 	Copies  []CopyStatus `json:"copies"`
 	Rollout Rollout      `json:"rollout,omitzero"` // under way, or how the last one ended
+	Frozen  bool         `json:"frozen,omitempty"`
 
 	Next time.Time  `json:"next,omitzero"`  // when the next run of a schedule is due
 	Last *RunStatus `json:"last,omitempty"` // how the last run of a job ended
@@ -122,6 +123,7 @@ func (p *planner) status(a *appPlan, reasons []Unplaced, held string) AppStatus 
 		return cmp.Or(cmp.Compare(len(x.ID), len(y.ID)), cmp.Compare(x.ID, y.ID)) // by number
 	})
 	st.State, st.Why = p.appState(a, st)
+	st.freeze(a)
 	for _, u := range reasons {
 		if st.State == AppRolling && a.beside() && !a.has(u.Copy.N) {
 			st.Why += "; " + u.Copy.String() + ": " + u.Reason

@@ -115,6 +115,10 @@ func (st *story) do(line string) {
 		for _, h := range st.app(args[0]).History {
 			st.print("%.4s %s back=%v %s", h.Version, orText(string(h.Outcome), "under way"), h.Back, h.Reason)
 		}
+	case "freeze":
+		st.freeze = Freeze{All: len(args) == 0, Apps: args}
+	case "thaw":
+		st.freeze = Freeze{}
 	case "leader":
 		st.office, st.gate, st.calm = st.now, false, st.now
 	case "status":

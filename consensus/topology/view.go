@@ -69,6 +69,7 @@ type appPlan struct {
 	extras  []*copyPlan // by number: surge copies, but for reliefs
 	reliefs []*copyPlan // by number
 	halted  bool        // nothing is changed: the rollout is held, or has just failed
+	frozen  bool        // nothing is done about it that nobody has asked for
 	noRoom  bool        // a surge copy is called for that no host takes
 	want    int         // copies there should be, without surge copies
 
@@ -157,6 +158,7 @@ func (p *planner) planApp(e *appEntry) *appPlan {
 		grace:    or(e.Spec.Disconnect.Grace.Std(), 5*time.Second),
 		replace:  e.Spec.Disconnect.Policy != intent.DisconnectKeep,
 	}
+	a.frozen = p.obs.Freeze.holds(e.Spec.Name)
 	if e.Spec.Singleton {
 		a.lease = p.lease(e.Spec.Name)
 	}
