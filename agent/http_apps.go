@@ -63,7 +63,7 @@ func (s *server) observations(state *topology.State) topology.Observations {
 	now := time.Now()
 	obs := s.obs.observe(state.Hosts(), s.pool.Members(), now)
 	s.lessor.observe(&obs, state, s.obs)
-	s.leader.steady.observe(&obs, state.Rebalanced(), now)
+	s.leader.steady.observe(&obs, state, now)
 	obs.Freeze = freezeOf(s.brake.View())
 	if d := s.leader.last.Load(); d != nil {
 		obs.GateShut = d.GateShut // so that status says why nothing moves

@@ -43,7 +43,7 @@ func (l *leaderLoop) run(ctx context.Context) error {
 		moved, gossiped := l.raft.changed(), l.pool.Changed()
 		members := l.pool.Members()
 		l.obs.members(members, time.Now())
-		var elected <-chan struct{}
+		var elected, decided <-chan struct{}
 		var arrived <-chan time.Time
 		if node := l.raft.node(); node != nil {
 			elected = node.Leadership()
@@ -51,7 +51,9 @@ func (l *leaderLoop) run(ctx context.Context) error {
 				l.lead(ctx, node, st.Term)
 				continue
 			}
-			if l.watch(node.State(), members, time.Now()) {
+			state := node.State()
+			decided = node.Changed(state.Revision())
+			if l.watch(state, members, time.Now()) {
 				arrived = time.After(arriveTime)
 			}
 		} else {
@@ -62,6 +64,7 @@ func (l *leaderLoop) run(ctx context.Context) error {
 		case <-moved:
 		case <-gossiped:
 		case <-elected:
+		case <-decided:
 		case <-arrived:
 		}
 	}
@@ -72,7 +75,7 @@ func (l *leaderLoop) run(ctx context.Context) error {
 // which host is down, and whether too many are to believe it. It reports whether
 // to look again although gossip has no news: for a host that it may never know.
 func (l *leaderLoop) watch(state *topology.State, members []gossip.Member, now time.Time) (again bool) {
-	l.steady.watch(state.Rebalanced(), now)
+	l.steady.watch(state, now)
 	obs, again := l.obs.watch(state.Hosts(), members, now)
 	obs.GateShut, obs.CalmFor = l.gate.shut, l.gate.calmFor(now)
 	shut, calm := topology.Gate(state, obs)
@@ -146,7 +149,7 @@ func (l *leaderLoop) step(ctx context.Context, node *consensus.Node, state *topo
 	obs := l.obs.observe(state.Hosts(), members, now)
 	obs.GateShut, obs.CalmFor = l.gate.shut, l.gate.calmFor(now)
 	l.lessor.observe(&obs, state, l.obs)
-	l.steady.observe(&obs, state.Rebalanced(), now)
+	l.steady.observe(&obs, state, now)
 	brakes := l.brake.View()
 	obs.Freeze = freezeOf(brakes)
 	l.probes.look(ctx, obs, members, now)

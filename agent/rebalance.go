@@ -9,16 +9,18 @@ import (
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 )
 
-// steadiness remembers, by this host's own clock, what moves for the sake of
-// balance wait for: for how long nothing has been wrong with each host, since this
-// host leads, and how long ago each move was begun that is spent of the budget.
-// Every voter notes the latter while another leads; a move that it learns of late
-// counts from then, so that a change of leader can make the budget come back later,
-// but never sooner. It is safe for concurrent use; the zero value is ready.
+// steadiness remembers, by this host's own clock, what decisions wait for: for how
+// long nothing has been wrong with each host, since this host leads; how long ago
+// each move for the sake of balance was begun that is spent of the budget, and for
+// how long each rollout waits for room. Every voter notes the latter two while another
+// leads; what it learns of late counts from then, so that a change of leader can make
+// the budget come back, or a wait end, later, but never sooner. It is safe for
+// concurrent use; the zero value is ready.
 type steadiness struct {
-	mu   sync.Mutex
-	well map[string]time.Time
-	seen map[uint64]time.Time
+	mu    sync.Mutex
+	well  map[string]time.Time
+	seen  map[uint64]time.Time // moves
+	waits map[uint64]time.Time
 }
 
 // takeOffice forgets what was known of hosts: a new leader looks for itself.
@@ -28,34 +30,46 @@ func (s *steadiness) takeOffice() {
 	clear(s.well)
 }
 
-// watch notes which moves have been begun.
-func (s *steadiness) watch(spent []uint64, now time.Time) {
+// watch notes which moves have been begun, and which rollouts wait.
+func (s *steadiness) watch(state *topology.State, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.note(spent, now)
+	s.note(state, now)
 }
 
-func (s *steadiness) note(spent []uint64, now time.Time) {
-	before := s.seen
-	s.seen = make(map[uint64]time.Time, len(spent))
-	for _, index := range spent {
+func (s *steadiness) note(state *topology.State, now time.Time) {
+	s.seen = noted(s.seen, state.Rebalanced(), now)
+	s.waits = noted(s.waits, state.Waits(), now)
+}
+
+// noted is when each of the indexes was first seen.
+func noted(before map[uint64]time.Time, list []uint64, now time.Time) map[uint64]time.Time {
+	after := make(map[uint64]time.Time, len(list))
+	for _, index := range list {
 		at, ok := before[index]
 		if !ok {
 			at = now
 		}
-		s.seen[index] = at
+		after[index] = at
 	}
+	return after
+}
+
+// ages is how long ago each index was first seen.
+func ages(seen map[uint64]time.Time, now time.Time) map[uint64]time.Duration {
+	out := make(map[uint64]time.Duration, len(seen))
+	for index, at := range seen {
+		out[index] = now.Sub(at)
+	}
+	return out
 }
 
 // observe puts what is known into what is decided by.
-func (s *steadiness) observe(obs *topology.Observations, spent []uint64, now time.Time) {
+func (s *steadiness) observe(obs *topology.Observations, state *topology.State, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.note(spent, now)
-	obs.Moved = make(map[uint64]time.Duration, len(spent))
-	for index, at := range s.seen {
-		obs.Moved[index] = now.Sub(at)
-	}
+	s.note(state, now)
+	obs.Moved, obs.Waited = ages(s.seen, now), ages(s.waits, now)
 	if s.well == nil {
 		s.well = map[string]time.Time{}
 	}

@@ -21,11 +21,13 @@ func (t *txn) setRollout(c SetRollout) *Rejected {
 		return reject(RejectInvalid, "record rollout of app %s: its reason is longer than %d bytes", c.App, maxReason)
 	case c.Revert && !e.onTrial():
 		return reject(RejectConflict, "revert app %s: it has no other version that was proved", c.App)
-	case c.Rollout == e.Rollout && !c.Flip && !c.Revert && (c.Rollout.Outcome != OutcomeDone || e.Stable == e.Version):
+	case c.Rollout == e.Rollout && !c.Flip && !c.Revert && !c.Wait && (c.Rollout.Outcome != OutcomeDone || e.Stable == e.Version):
 		return nil
 	}
 	next := e.App
-	next.Rollout = c.Rollout
+	if next.Rollout = c.Rollout; c.Wait {
+		next.Rollout.Waits = t.index
+	}
 	switch {
 	case c.Revert:
 		next = next.reverted(t.index, c.Rollout.Reason)

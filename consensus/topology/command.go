@@ -146,6 +146,8 @@ type SetRollout struct {
 	// Revert gives the version up, for Rollout.Reason: the app is to go back to
 	// its stable version.
 	Revert bool `json:"revert,omitempty"`
+	// Wait says that it waits for room from now on.
+	Wait bool `json:"wait,omitempty"`
 }
 
 // Rollback is a user's wish to go back to a version of the app's history; with

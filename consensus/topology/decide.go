@@ -53,6 +53,7 @@ func Decide(s *State, obs Observations) Decision {
 		p.step(a)
 		if a.asked() {
 			p.advance(a)
+			p.awaitRoom(a)
 		}
 	}
 	p.endLeases()

@@ -180,6 +180,9 @@ type Observations struct {
 	// here counts as just renewed.
 	Leases map[string]LeaseObs
 	Timers Timers // for the leases to grant; zero: the defaults
+	// Waited is how long ago, at least, each entry of State.Waits was. One that is
+	// missing here counts as just made.
+	Waited map[uint64]time.Duration
 	// Moved is how long ago, at least, each entry of State.Rebalanced was. One that
 	// is missing here counts as just made.
 	Moved map[uint64]time.Duration

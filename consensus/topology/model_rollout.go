@@ -20,6 +20,8 @@ type Rollout struct {
 	// InPlace is set when surge copies were found to take the room that the
 	// copies to be changed need: there are none any more.
 	InPlace bool `json:"in_place,omitempty"`
+	// Waits is since which index it waits for room; 0: it does not.
+	Waits uint64 `json:"waits,omitempty"`
 	// SmokeN is the copy whose host runs the smoke checks and SmokeID what tells
 	// this run from others; 0: none.
 	SmokeN  int    `json:"smoke_n,omitempty"`

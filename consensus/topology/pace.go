@@ -180,7 +180,7 @@ func (p *planner) change(a *appPlan, c *copyPlan, t *tally) {
 	} else if p.makeWay(a, c.room) {
 		return
 	} else if a.Spec.PerHost || !p.leave(a, c, cannotTake(a, c), a.Version) {
-		p.unplaced(c.Key(), "cannot be changed to version "+a.Version+" on "+c.Host+"; "+p.refusal(a.need(c.Key(), a.Version, c.Ports)))
+		p.lacksRoom(a, c.Key(), "cannot be changed to version "+a.Version+" on "+c.Host+"; "+p.refusal(a.need(c.Key(), a.Version, c.Ports)))
 		return
 	} else {
 		t.leaving++

@@ -240,7 +240,7 @@ func (p *planner) fill(a *appPlan) {
 			continue
 		}
 		if target == nil {
-			p.unplaced(need.key, why)
+			p.lacksRoom(a, need.key, why)
 			if missing > 0 && p.strays[need.key] == nil {
 				p.restUnplaced(a, n+1, missing, why)
 				return // no host takes this one, nor then the next

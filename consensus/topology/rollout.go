@@ -94,7 +94,7 @@ func (p *planner) roll(a *appPlan, c SetRollout) {
 // phase has the rollout go on to its next phase.
 func (p *planner) phase(a *appPlan, next Phase) {
 	r := a.Rollout
-	r.Phase, r.SmokeN, r.SmokeID = next, 0, 0
+	r.Phase, r.SmokeN, r.SmokeID, r.Waits = next, 0, 0, 0
 	p.roll(a, SetRollout{Rollout: r})
 }
 
@@ -148,7 +148,7 @@ func (p *planner) watchRollout(a *appPlan) {
 			p.wake(a.healthy - c.obs.ReadyFor)
 		}
 	}
-	if !failing && a.Rollout.Reason != "" && a.Rollout.Phase != PhaseSmoke {
+	if !failing && a.Rollout.Reason != "" && a.Rollout.Phase != PhaseSmoke && a.Rollout.Waits == 0 {
 		r := a.Rollout
 		r.Reason = ""
 		p.roll(a, SetRollout{Rollout: r}) // forward: what failed works by now
@@ -189,7 +189,7 @@ func (p *planner) fail(a *appPlan, reason string) {
 	case a.onTrial() && on != intent.OnFailureHold:
 		p.roll(a, SetRollout{Rollout: r, Revert: true})
 	default:
-		r.Outcome = OutcomeHeld
+		r.Outcome, r.Waits = OutcomeHeld, 0
 		p.roll(a, SetRollout{Rollout: r})
 	}
 	a.halted = true
@@ -236,7 +236,7 @@ func (p *planner) proved(a *appPlan) {
 		return
 	}
 	r := a.Rollout
-	r.Phase, r.SmokeN, r.SmokeID = PhaseRemoving, 0, 0
+	r.Phase, r.SmokeN, r.SmokeID, r.Waits = PhaseRemoving, 0, 0, 0
 	p.roll(a, SetRollout{Rollout: r, Flip: true})
 	a.halted = true // until the sets are exchanged
 }
@@ -250,7 +250,7 @@ func (p *planner) end(a *appPlan) {
 		return
 	}
 	r := a.Rollout
-	r.SmokeN, r.SmokeID = 0, 0
+	r.SmokeN, r.SmokeID, r.Waits = 0, 0, 0
 	if r.Outcome = OutcomeDone; r.Failed != "" {
 		r.Outcome = OutcomeRolledBack
 	}

@@ -266,7 +266,7 @@ func (s *sim) heal() {
 	for _, st := range Status(s.state, s.observe()) {
 		a := s.app(st.App)
 		bad := a.Spec.Run.Env["GOES"] != "well" && a.Spec.Run.Env["GOES"] != "slow"
-		held := bad || a.Spec.Run.Env["SMOKE"] == "bad"
+		held := bad || a.Spec.Run.Env["SMOKE"] == "bad" || strings.Contains(a.Rollout.Reason, "found no room")
 		if slices.ContainsFunc(st.Copies, func(c CopyStatus) bool {
 			return strings.Contains(c.Why, "no host will do") || strings.Contains(c.Why, "without enough")
 		}) || strings.Contains(st.Why, "no host will do") || strings.Contains(st.Why, "the second set waits for it") {

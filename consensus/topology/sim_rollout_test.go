@@ -266,6 +266,8 @@ func (tr *trial) judge(a intent.App, goes, smoke string, first bool) {
 		want = "waits"
 	}
 	switch {
+	case fit && outcome == want && !(tr.calm && tr.roomy) && strings.Contains(now.Rollout.Reason, "found no room"):
+		tr.ends["no room"]++
 	case fit && outcome != string(OutcomeDone):
 		tr.mistake("a fit version ends %q: %+v", outcome, now.Rollout)
 	case goes == "dies" && outcome == "" && now.Stable == now.Version: // it was done, and a later change of count is not, while copies die

@@ -23,8 +23,9 @@ type sim struct {
 	freeze   Freeze
 	excused  map[string]bool // a user took copies on trial out of it by stopping them
 	balance  balanceWatch
-	quiet    bool         // do not tell the time
-	decided  Observations // what the leader decided on last
+	quiet    bool           // do not tell the time
+	decided  Observations   // what the leader decided on last
+	waits    map[uint64]int // when each wait for room was first seen, by whoever led
 	mistakes []string
 	log      []string
 }
@@ -221,6 +222,16 @@ func (s *sim) observe() Observations {
 		obs.Hosts[name] = o
 	}
 	obs.Moved = s.balance.ages(s)
+	obs.Waited = map[uint64]time.Duration{}
+	for _, index := range s.state.Waits() {
+		if _, ok := s.waits[index]; !ok {
+			if s.waits == nil {
+				s.waits = map[uint64]int{}
+			}
+			s.waits[index] = s.now
+		}
+		obs.Waited[index] = seconds(s.now - s.waits[index])
+	}
 	return obs
 }
 
@@ -280,6 +291,8 @@ func describeRollout(c SetRollout) string {
 		out += fmt.Sprintf(" beside %s/%d", c.App, c.Rollout.SmokeN)
 	case c.Rollout.InPlace:
 		out += ", in place"
+	case c.Wait:
+		out += ", waits for room"
 	}
 	return strings.TrimRight(out+": "+c.Rollout.Reason, " :")
 }

@@ -147,7 +147,7 @@ func (p *planner) growTo(a *appPlan, most int, must bool) {
 		if r == nil {
 			a.noRoom = true
 			if must {
-				p.unplaced(need.key, "the second set waits for it; "+p.refusal(need))
+				p.lacksRoom(a, need.key, "the second set waits for it; "+p.refusal(need))
 			}
 			return
 		}
@@ -215,7 +215,7 @@ func (p *planner) growPerHost(a *appPlan) {
 		}
 		need := a.need(CopyKey{a.Spec.Name, n}, a.Version, nil)
 		if why := r.refuses(need); why != "" {
-			p.unplaced(need.key, "the second set waits for it; on "+r.Name+": "+why)
+			p.lacksRoom(a, need.key, "the second set waits for it; on "+r.Name+": "+why)
 			continue
 		}
 		p.addSurge(a, need, r)

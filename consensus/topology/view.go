@@ -70,6 +70,7 @@ type appPlan struct {
 	reliefs []*copyPlan // by number
 	halted  bool        // nothing is changed: the rollout is held, or has just failed
 	frozen  bool        // nothing is done about it that nobody has asked for
+	lacks   string      // what its rollout waits for, if it is room
 	noRoom  bool        // a surge copy is called for that no host takes
 	want    int         // copies there should be, without surge copies
 
