@@ -143,6 +143,10 @@ func (t *txn) do(c Command) *Rejected {
 		return nil
 	case c.Thaw != nil:
 		return t.thaw(*c.Thaw)
+	case c.Lend != nil:
+		return t.lend(*c.Lend)
+	case c.SettleLoan != nil:
+		return t.settleLoan(*c.SettleLoan)
 	default:
 		return nil // Heartbeat
 	}

@@ -27,6 +27,8 @@ type Command struct {
 	PutSignature *PutSignature `json:"put_signature,omitempty"`
 	Told         *Told         `json:"told,omitempty"`
 	Thaw         *Thaw         `json:"thaw,omitempty"`
+	Lend         *Lend         `json:"lend,omitempty"`
+	SettleLoan   *SettleLoan   `json:"settle_loan,omitempty"`
 	Heartbeat    *Heartbeat    `json:"heartbeat,omitempty"` // proves that the log commits; changes nothing
 
 	// RequestID is the idempotency key of a client's write. A second command with

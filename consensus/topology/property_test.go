@@ -55,7 +55,7 @@ func drawPlacement(t *rapid.T) Placement {
 
 func drawCommand(t *rapid.T) Command {
 	c := Command{RequestID: rapid.SampledFrom([]string{"", "", "r1", "r2"}).Draw(t, "request")}
-	switch rapid.IntRange(0, 19).Draw(t, "kind") {
+	switch rapid.IntRange(0, 21).Draw(t, "kind") {
 	case 0:
 		c.Found = &Found{MeshID: texts.Draw(t, "id"), Name: names.Draw(t, "name")}
 	case 1, 2, 3:
@@ -103,6 +103,13 @@ func drawCommand(t *rapid.T) Command {
 		c.Told = &Told{Index: rapid.Uint64Range(0, 30).Draw(t, "told")}
 	case 19:
 		c.Thaw = &Thaw{Epoch: rapid.Uint64Range(0, 9).Draw(t, "epoch"), By: names.Draw(t, "by")}
+	case 20:
+		c.Lend = &Lend{
+			Host: names.Draw(t, "host"), Boot: texts.Draw(t, "boot"), Tokens: rapid.IntRange(-1, 2).Draw(t, "tokens"), Time: time.Duration(rapid.Int64Range(-1, 2).Draw(t, "time")) * time.Minute,
+			Returned: rapid.SliceOfN(rapid.Uint64Range(0, 30), 0, 2).Draw(t, "returned"),
+		}
+	case 21:
+		c.SettleLoan = &SettleLoan{ID: rapid.Uint64Range(0, 30).Draw(t, "id"), Host: names.Draw(t, "host"), Spent: rapid.IntRange(-1, 2).Draw(t, "spent")}
 	case 13:
 		c.SetRollout = &SetRollout{App: names.Draw(t, "app"), Rollout: Rollout{Version: texts.Draw(t, "version"), Outcome: rapid.SampledFrom([]Outcome{"", OutcomeDone, OutcomeHeld}).Draw(t, "outcome")}}
 	}

@@ -46,6 +46,7 @@ type image struct {
 	Moved      []uint64              `json:"moved,omitempty"`
 	Untold     []Fact                `json:"untold,omitempty"`
 	Thawed     Thaw                  `json:"thawed,omitzero"`
+	Loans      []Loan                `json:"loans,omitempty"`
 }
 
 type hostImage struct {
@@ -94,7 +95,7 @@ func (s *State) image() image {
 		Revision: s.revision, Era: s.era, MeshID: s.meshID, MeshName: s.meshName, Trust: s.trust,
 		Apps: s.Apps(), Placements: s.Placements(), Tokens: s.Tokens(), Leases: s.Leases(), Revoked: s.revocations(),
 		Signing: s.signing, Signatures: s.allSignatures(),
-		Rebalance: s.rebalance, Moved: s.moved, Untold: s.untold, Thawed: s.thawed,
+		Rebalance: s.rebalance, Moved: s.moved, Untold: s.untold, Thawed: s.thawed, Loans: s.loans,
 		Requests: make(map[string]remembered, s.requests.Len()),
 	}
 	for e := range values(s.hosts) {
@@ -170,7 +171,7 @@ func (im image) state() (*State, error) {
 	s := New()
 	s.revision, s.era = im.Revision, im.Era
 	s.meshID, s.meshName, s.trust = im.MeshID, im.MeshName, im.Trust
-	s.rebalance, s.moved, s.untold, s.thawed = im.Rebalance, im.Moved, im.Untold, im.Thawed
+	s.rebalance, s.moved, s.untold, s.thawed, s.loans = im.Rebalance, im.Moved, im.Untold, im.Thawed, im.Loans
 	for _, h := range im.Hosts {
 		s.hosts = insert(s.hosts, h.Host.Name, &hostEntry{Host: h.Host, slice: h.Slice})
 	}
@@ -241,6 +242,11 @@ func (s *State) check(im image) error {
 	}
 	if why := s.checkUntold(); why != "" {
 		return errors.New(why)
+	}
+	for i, l := range s.loans {
+		if l.ID == 0 || l.Tokens < 1 || l.Tokens > MaxHosts || i > 0 && l.ID <= s.loans[i-1].ID {
+			return fmt.Errorf("loan %d cannot have come about", l.ID)
+		}
 	}
 	return s.checkLeases(im)
 }

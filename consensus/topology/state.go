@@ -23,6 +23,7 @@ type State struct {
 	rebalance Rebalance
 	moved     []uint64 // spent of its budget; see Rebalanced
 	thawed    Thaw
+	loans     []Loan // replaced, never changed
 
 	apps    *iradix.Tree[*appEntry]
 	hosts   *iradix.Tree[*hostEntry]
