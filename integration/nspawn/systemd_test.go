@@ -28,6 +28,7 @@ func TestSystemdDriver(t *testing.T) {
 // TestUnitsSense does so with the tests of the sense of units.
 func TestUnitsSense(t *testing.T) {
 	h := Boot(t, Options{})
+	h.CopyIn(t, "../../examples/reflexes/stuck-unit.hcl", "/opt/stuck-unit.hcl", 0o644) // beside the tests, which look for it there
 	runTests(t, h, "reflexes/senses", "TestUnits", "-test.v", "-test.run=^TestUnits")
 }
 
@@ -72,11 +73,18 @@ func runTests(t testing.TB, h *Host, pkg, ran string, args ...string) string {
 	return string(out)
 }
 
-// BenchmarkSystemdDriver runs the benchmarks of workload/systemd on a host and
-// repeats what they report, each figure under the name of its benchmark.
-func BenchmarkSystemdDriver(b *testing.B) {
+// BenchmarkSystemdDriver runs the benchmarks of workload/systemd on a host.
+func BenchmarkSystemdDriver(b *testing.B) { repeat(b, "workload/systemd", ".") }
+
+// BenchmarkUnitsSense runs those of the sense of units.
+func BenchmarkUnitsSense(b *testing.B) { repeat(b, "reflexes/senses", "^BenchmarkUnits") }
+
+// repeat runs benchmarks of a package on a host and repeats what they report,
+// each figure under the name of its benchmark.
+func repeat(b *testing.B, pkg, which string) {
+	b.Helper()
 	h := Boot(b, Options{})
-	out := runTests(b, h, "workload/systemd", "", "-test.run=^$", "-test.bench=.", "-test.benchtime=1x")
+	out := runTests(b, h, pkg, "", "-test.run=^$", "-test.bench="+which, "-test.benchtime=1x")
 	for line := range strings.Lines(out) {
 		f := strings.Fields(line)
 		if len(f) < 4 || !strings.HasPrefix(f[0], "Benchmark") {
