@@ -177,18 +177,26 @@ func BenchmarkIdle(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	for _, s := range append([]Sense{nil}, senses...) {
-		name := "All"
-		if s != nil {
-			name = s.Name()
+	b.Run("nothing", func(b *testing.B) { // what a process takes that wakes up twice a second and does nothing
+		began, used := time.Now(), processCPU()
+		tick := time.NewTicker(500 * time.Millisecond)
+		defer tick.Stop()
+		for range 8 {
+			<-tick.C
 		}
-		b.Run(name, func(b *testing.B) {
+		reportCPU(b, began, used)
+	})
+	for _, c := range []struct {
+		name          string
+		read, leisure []reflexes.VarID
+	}{
+		{"all", reflexes.Vars(), nil},
+		{"all-at-leisure", nil, reflexes.Vars()},
+		{"guards", nil, []reflexes.VarID{reflexes.ClockGaps, reflexes.HostPSICPUSome10s, reflexes.HostPSIMemoryFull10s, reflexes.HostPSIIOFull10s}}, // that the engine has for any rule
+	} {
+		b.Run(c.name, func(b *testing.B) {
 			set := must[*Set](b)(New(Config{Senses: senses, Now: bootNow}))
-			vars := reflexes.Vars()
-			if s != nil {
-				vars = s.Vars()
-			}
-			set.Need(vars)
+			set.need([]demand{{vars: closure(c.read)}}, closure(c.leisure))
 			ctx, cancel := context.WithCancel(b.Context())
 			var wg sync.WaitGroup
 			wg.Go(func() { set.Run(ctx) })
@@ -197,10 +205,14 @@ func BenchmarkIdle(b *testing.B) {
 			drain(set, time.Second) // they begin
 			began, used := time.Now(), processCPU()
 			drain(set, 4*time.Second)
-			b.ReportMetric(100*float64(processCPU()-used)/float64(time.Since(began)), "%core")
-			b.ReportMetric(0, "ns/op")
+			reportCPU(b, began, used)
 		})
 	}
+}
+
+func reportCPU(b *testing.B, began time.Time, used time.Duration) {
+	b.ReportMetric(100*float64(processCPU()-used)/float64(time.Since(began)), "%core")
+	b.ReportMetric(0, "ns/op")
 }
 
 // drain takes facts for a while, as the engine does.

@@ -52,7 +52,7 @@ func (c *Clocks) Vars() []reflexes.VarID {
 func (c *Clocks) Run(ctx context.Context, emit Emit) error {
 	c.watch.began = false // while none looked, there was no pause that anyone saw
 	var facts []reflexes.Fact
-	return every(ctx, c.cfg.Interval, func() error {
+	return every(ctx, c.cfg.Now, c.cfg.Interval, func() error {
 		// The wall clock without Go's monotonic reading, which would hide its steps.
 		facts = c.watch.look(c.cfg.Now(), c.cfg.Wall().Round(0), facts[:0])
 		emit(facts)

@@ -108,7 +108,7 @@ func (c *Command) Vars() []reflexes.VarID {
 
 // Run implements Sense.
 func (c *Command) Run(ctx context.Context, emit Emit) error {
-	return every(ctx, c.cfg.Interval, func() error {
+	return every(ctx, c.cfg.Now, c.cfg.Interval, func() error {
 		out, err := c.once(ctx)
 		if ctx.Err() != nil {
 			return nil

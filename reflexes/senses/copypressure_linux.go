@@ -37,7 +37,7 @@ func (p *CopyPressure) Run(ctx context.Context, emit Emit) error {
 		return err
 	}
 	defer track.close()
-	return every(ctx, p.cfg.Interval, func() error {
+	return every(ctx, p.cfg.Now, p.cfg.Interval, func() error {
 		track.facts = track.facts[:0]
 		track.refresh()
 		for _, c := range track.copies {

@@ -34,7 +34,7 @@ func (d *DiskBusy) Vars() []reflexes.VarID { return []reflexes.VarID{reflexes.Di
 // Run implements Sense.
 func (d *DiskBusy) Run(ctx context.Context, emit Emit) error {
 	g := newGrowth(reflexes.DiskBusy)
-	return every(ctx, d.cfg.Interval, func() error {
+	return every(ctx, d.cfg.Now, d.cfg.Interval, func() error {
 		mounts, err := localMounts(d.cfg.Proc)
 		if err != nil {
 			return err
@@ -99,7 +99,7 @@ func (l *LinkErrors) Vars() []reflexes.VarID { return []reflexes.VarID{reflexes.
 // Run implements Sense.
 func (l *LinkErrors) Run(ctx context.Context, emit Emit) error {
 	g := newGrowth(reflexes.LinkErrors)
-	return every(ctx, l.cfg.Interval, func() error {
+	return every(ctx, l.cfg.Now, l.cfg.Interval, func() error {
 		counters, err := net.IOCountersWithContext(ctx, true)
 		if err != nil {
 			return fmt.Errorf("read counters of links: %w", err)

@@ -65,7 +65,7 @@ func (d *Disks) Vars() []reflexes.VarID { return diskVars }
 // Run implements Sense.
 func (d *Disks) Run(ctx context.Context, emit Emit) error {
 	r := disksRun{cfg: d.cfg, disks: map[string]*diskFill{}}
-	return every(ctx, d.cfg.Interval, func() error {
+	return every(ctx, d.cfg.Now, d.cfg.Interval, func() error {
 		mounts, err := localMounts(d.cfg.Proc)
 		if err != nil {
 			return err

@@ -71,7 +71,7 @@ func (s *fileSense) Run(ctx context.Context, emit Emit) error {
 		files = append(files, f)
 	}
 	r := fileReader{sense: s, files: files, texts: make([][]byte, len(files)), look: s.look()}
-	return every(ctx, s.cfg.Interval, func() error {
+	return every(ctx, s.cfg.Now, s.cfg.Interval, func() error {
 		facts, err := r.read()
 		if err == nil {
 			emit(facts)

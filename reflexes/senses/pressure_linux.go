@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -56,14 +57,18 @@ func (c *PressureConfig) validate() error {
 
 // Pressure tells how much of the time tasks of the host wait for a core, for
 // memory, or for a disk.
-type Pressure struct{ cfg PressureConfig }
+type Pressure struct {
+	cfg   PressureConfig
+	lazy  atomic.Bool   // no rule reads it: Refresh is often enough
+	stirs chan struct{} // has something when lazy has changed
+}
 
 // NewPressure returns the sense of the host's pressure.
 func NewPressure(cfg PressureConfig) (*Pressure, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("set up the sense of pressure: %w", err)
 	}
-	return &Pressure{cfg: cfg}, nil
+	return &Pressure{cfg: cfg, stirs: make(chan struct{}, 1)}, nil
 }
 
 // hostPressure says what is told of which file.
@@ -91,6 +96,16 @@ func (p *Pressure) Vars() (ids []reflexes.VarID) {
 	return ids
 }
 
+// attend implements attentive.
+func (p *Pressure) attend(read bool) {
+	if p.lazy.Swap(!read) == read {
+		select {
+		case p.stirs <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // Run implements Sense.
 func (p *Pressure) Run(ctx context.Context, emit Emit) error {
 	g := gauge{now: p.cfg.Now, refresh: p.cfg.Refresh}
@@ -116,33 +131,28 @@ const quiet = 2 * time.Second
 // loop looks at each Interval; if wake is not nil, only while there is pressure,
 // which wake tells.
 func (p *Pressure) loop(ctx context.Context, g *gauge, wake <-chan struct{}, emit Emit) error {
-	interval := p.cfg.Interval
-	tick := time.NewTicker(interval)
+	tick := time.NewTimer(time.Hour)
 	defer tick.Stop()
-	pace := func(d time.Duration) {
-		if d != interval {
-			interval = d
-			tick.Reset(d)
-		}
-	}
 	for {
 		facts, err := g.look()
 		if err != nil {
 			return explainPressure(err)
 		}
 		emit(facts)
-		if wake != nil && p.cfg.Now()-g.grew > quiet {
-			pace(p.cfg.Refresh)
+		now, interval := p.cfg.Now(), p.cfg.Refresh
+		if calm := wake != nil && now-g.grew > quiet; !calm && !p.lazy.Load() {
+			interval = p.cfg.Interval
 		}
+		tick.Reset(untilNext(now, interval))
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-p.stirs:
 		case _, ok := <-wake:
 			if !ok { // the kernel tells no more
 				wake = nil
 			}
-			pace(p.cfg.Interval)
 		}
 	}
 }

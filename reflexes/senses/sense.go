@@ -34,9 +34,16 @@ type Clock func() reflexes.Boot
 var errNoClock = errors.New("needs the boot clock (Now)")
 
 // every calls look at once and then each interval, until ctx ends or look fails.
-// It is late rather than early, and skips what it misses.
-func every(ctx context.Context, interval time.Duration, look func() error) error {
-	tick := time.NewTicker(interval)
+// It is late rather than early, and skips what it misses. All that is done each
+// so often is done at the same instants of the boot clock, so that the process
+// wakes up once for all of it: what a wake-up costs is more than what most looks
+// do.
+func every(ctx context.Context, now Clock, interval time.Duration, look func() error) error {
+	wait := untilNext(now(), interval)
+	if wait < interval/2 { // what grew within a moment says nothing
+		wait += interval
+	}
+	tick := time.NewTimer(wait)
 	defer tick.Stop()
 	for {
 		if err := look(); err != nil {
@@ -46,8 +53,19 @@ func every(ctx context.Context, interval time.Duration, look func() error) error
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			tick.Reset(untilNext(now(), interval))
 		}
 	}
+}
+
+// untilNext is how long it is until the next multiple of interval; that which is
+// only a moment away is taken for the present one.
+func untilNext(now reflexes.Boot, interval time.Duration) time.Duration {
+	wait := interval - now%interval
+	if wait < interval/8 {
+		wait += interval
+	}
+	return wait
 }
 
 // hostFact is a fact about the host that nobody is known to have caused.

@@ -108,28 +108,44 @@ func New(cfg Config) (*Set, error) {
 	return s, nil
 }
 
-// Need says which variables are read from now on. A sense that tells none of
-// them stops, and what it told is not known any more. For what the engine counts
-// by itself, what it counts is needed, and for what an exit was, the kills that
-// may be its reason. It may be called before Run.
-func (s *Set) Need(vars []reflexes.VarID) { s.NeedFor(nil, vars) }
+// Need says which variables are read from now on, by rules for all anyone knows.
+// A sense that tells none of them stops, and what it told is not known any more.
+// For what the engine counts by itself, what it counts is needed, and for what an
+// exit was, the kills that may be its reason. It may be called before Run.
+func (s *Set) Need(vars []reflexes.VarID) { s.need([]demand{{vars: closure(vars)}}, nil) }
 
-// NeedFor is Need for what rules read, and for what is read beside them. Of the
-// senses of users' own, which all tell the same variables, only those run that a
-// rule is about.
+// NeedFor is Need for what rules read, and for what else is read, at leisure:
+// what is dear to tell at once is told at once only to rules. Of the senses of
+// users' own, which all tell the same variables, only those run that a rule is
+// about.
 func (s *Set) NeedFor(rules []*reflexes.Rule, vars []reflexes.VarID) {
-	always := closure(vars)
-	reads := make([]map[reflexes.VarID]bool, len(rules))
+	readers := make([]demand, len(rules))
 	for i, r := range rules {
-		reads[i] = closure(r.Reads())
+		readers[i] = demand{closure(r.Reads()), r}
 	}
+	s.need(readers, closure(vars))
+}
+
+// demand is what somebody reads.
+type demand struct {
+	vars map[reflexes.VarID]bool
+	rule *reflexes.Rule // nil: of whatever target
+}
+
+// attentive is a sense that looks more often while somebody waits for what it
+// tells.
+type attentive interface{ attend(read bool) }
+
+func (s *Set) need(readers []demand, leisure map[reflexes.VarID]bool) {
 	for _, j := range s.jobs {
 		of, own := j.sense.(interface{ Target() reflexes.Target })
-		wanted := tellsAny(j.sense, always)
-		for i := 0; i < len(rules) && !wanted; i++ {
-			wanted = tellsAny(j.sense, reads[i]) && (!own || rules[i].About(of.Target()))
+		read := slices.ContainsFunc(readers, func(r demand) bool {
+			return tellsAny(j.sense, r.vars) && (!own || r.rule == nil || r.rule.About(of.Target()))
+		})
+		if a, ok := j.sense.(attentive); ok {
+			a.attend(read)
 		}
-		j.want(wanted)
+		j.want(read || tellsAny(j.sense, leisure))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -95,6 +96,74 @@ func TestOnlyWhatIsReadRuns(t *testing.T) {
 		}
 	})
 }
+
+// TestTogether: what is done each so often is done at the same instants.
+func TestTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		at := map[reflexes.Boot]int{}
+		var mu sync.Mutex
+		now := bubbleClock()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second+time.Millisecond)
+		defer cancel()
+		var wg sync.WaitGroup
+		for i, interval := range []time.Duration{200 * time.Millisecond, time.Second, 2 * time.Second, time.Second} {
+			wg.Go(func() {
+				time.Sleep(time.Duration(i) * 270 * time.Millisecond)
+				first, looks := now(), 0
+				_ = every(ctx, now, interval, func() error {
+					if looks++; looks == 2 && now()-first < interval/2 {
+						t.Errorf("each %s: a second look after %s", interval, now()-first)
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					at[now()]++
+					return nil
+				})
+			})
+		}
+		wg.Wait()
+		if n := at[time.Hour+4*time.Second]; n != 4 {
+			t.Errorf("%d look after 4 s: %v", n, at)
+		}
+		if n := len(at); n > 51+3 { // 51 instants, and the first looks
+			t.Errorf("there are looks at %d instants: %v", n, at)
+		}
+	})
+}
+
+// TestAttention: what a rule reads is looked at more often than what is only of
+// use.
+func TestAttention(t *testing.T) {
+	rule, err := reflexes.NewCompiler()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := rule.Compile(intent.Reflex{Name: "busy", When: "host.psi.cpu.some_10s > 0.5", Act: []intent.Action{{Op: "emit", Target: "busy"}}}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var attended []bool
+	s, err := New(Config{Now: bubbleClock(), Senses: []Sense{alert{&scripted{name: "x", vars: []reflexes.VarID{reflexes.HostPSICPUSome10s}}, &attended}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	psi := []reflexes.VarID{reflexes.HostPSICPUSome10s}
+	s.Need(psi)
+	s.NeedFor(nil, psi)
+	s.NeedFor([]*reflexes.Rule{r}, psi)
+	s.NeedFor(nil, nil)
+	if !slices.Equal(attended, []bool{true, false, true, false}) {
+		t.Errorf("%v", attended)
+	}
+}
+
+// alert is an attentive sense.
+type alert struct {
+	*scripted
+	attended *[]bool
+}
+
+func (a alert) attend(read bool) { *a.attended = append(*a.attended, read) }
 
 // own is a sense of a user's own.
 type own struct{ *scripted }

@@ -73,7 +73,7 @@ func (u *Usage) Run(ctx context.Context, emit Emit) error {
 		return err
 	}
 	defer track.close()
-	return every(ctx, u.cfg.Interval, func() error {
+	return every(ctx, u.cfg.Now, u.cfg.Interval, func() error {
 		track.facts = track.facts[:0]
 		track.refresh()
 		for _, t := range track.copies {
