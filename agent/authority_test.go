@@ -153,6 +153,7 @@ var endpoints = []struct {
 	{"GET /v1/local/logs/{app}/{n}", "/v1/local/logs/none/0", nil, anyMember},
 	{"POST /v1/report", "", api.Report{Host: "h2"}, "host"},
 	{"POST /v1/lease", "", api.LeaseRequest{Host: "h2"}, "host"},
+	{"POST /v1/loan", "", api.LoanRequest{Host: "h2"}, "host"},
 	{"GET /v1/slice", "/v1/slice?host=h2&era=0&index=0", nil, "host"},
 	{"POST /v1/voter", "", api.VoterRequest{}, "host handed-on-agent"},
 }

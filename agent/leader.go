@@ -33,6 +33,7 @@ type leaderLoop struct {
 	current atomic.Uint64 // term in which this host leads and has passed its barrier; 0: none
 
 	lessor *lessor
+	lender *lender
 	steady steadiness
 	brake  *brake.Keeper
 }
@@ -101,6 +102,7 @@ func (l *leaderLoop) lead(ctx context.Context, node *consensus.Node, term uint64
 	defer over()
 	l.obs.takeOffice(time.Now())
 	l.lessor.takeOffice()
+	l.lender.takeOffice()
 	l.steady.takeOffice()
 	l.last.Store(nil)
 	l.current.Store(term)
@@ -149,6 +151,7 @@ func (l *leaderLoop) step(ctx context.Context, node *consensus.Node, state *topo
 	obs := l.obs.observe(state.Hosts(), members, now)
 	obs.GateShut, obs.CalmFor = l.gate.shut, l.gate.calmFor(now)
 	l.lessor.observe(&obs, state, l.obs)
+	l.lender.look(state)
 	l.steady.observe(&obs, state, now)
 	brakes := l.brake.View()
 	obs.Freeze = freezeOf(brakes)

@@ -73,6 +73,7 @@ type brain struct {
 	obs    *observatory
 	leader *leaderLoop
 	lessor *lessor
+	lender *lender
 	teller *teller
 	brake  *brake.Keeper
 }
@@ -130,7 +131,8 @@ func newMember(cfg *Config, adm admission, st *store, host hostDriver) (m *membe
 	m.teller = newTeller(cfg.Name, m.emit)
 	m.lessor = newLessor(m.raft, cfg.bootClock(), cfg.Lease)
 	m.leader = &leaderLoop{raft: m.raft, obs: m.obs, pool: m.pool, teller: m.teller, log: m.log, told: m.cfg.Seams.Lead}
-	m.leader.lessor, m.leader.brake = m.lessor, m.brake
+	m.lender = &lender{raft: m.raft, clock: cfg.bootClock()}
+	m.leader.lessor, m.leader.lender, m.leader.brake = m.lessor, m.lender, m.brake
 	m.leader.probes = &prober{net: m.cfg.network(), obs: m.obs, asked: map[string]time.Time{}}
 	m.leader.voters = &voterKeeper{pool: m.pool, obs: m.obs, links: m.links, log: m.log, asked: map[string]time.Time{}, retiring: map[string]time.Time{}}
 	m.slices = &sliceWatch{member: m}

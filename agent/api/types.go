@@ -298,6 +298,34 @@ type LeaseResponse struct {
 	Leases []topology.LeaseRef `json:"leases"`
 }
 
+// MaxSettled bounds the loans that one LoanRequest settles.
+const MaxSettled = 64
+
+// LoanRequest is the body of POST /v1/loan: a host asks for tokens of the budget of
+// automatic actions, or with Tokens 0 only for the leader's permit, and says what
+// became of earlier loans.
+type LoanRequest struct {
+	Host    string        `json:"host"`
+	Boot    string        `json:"boot"` // of its kernel
+	Tokens  int           `json:"tokens"`
+	Settled []SettledLoan `json:"settled,omitempty"`
+}
+
+// SettledLoan is a loan that is over, and how much of it was spent.
+type SettledLoan struct {
+	ID    uint64 `json:"id"`
+	Spent int    `json:"spent"`
+}
+
+// LoanResponse lends tokens for so long, counted from when the request was sent; or
+// none, and says why.
+type LoanResponse struct {
+	ID     uint64 `json:"id,omitempty"`
+	Tokens int    `json:"tokens,omitempty"`
+	TimeMS int64  `json:"time_ms,omitempty"`
+	Why    string `json:"why,omitempty"`
+}
+
 // ReportAck answers a Report. The host's watch of its own slice is what moves
 // it; the index only tells it that there is news.
 type ReportAck struct {

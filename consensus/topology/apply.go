@@ -50,6 +50,7 @@ type Result struct {
 	Revision uint64    // of the state after it; for a repeated request, after the first
 	Changed  bool      // whether the revision moved
 	Repeated bool      // the request was already accepted earlier
+	Loan     uint64    // of a Lend: the id of the loan
 }
 
 // Apply returns the state after a command that was committed at index, and what
@@ -80,7 +81,11 @@ func (s *State) Apply(index uint64, c Command) (*State, Result) {
 		return refuse(r)
 	}
 	next := t.commit(s, kind, c.RequestID)
-	return next, Result{Revision: next.revision, Changed: t.changed}
+	res := Result{Revision: next.revision, Changed: t.changed}
+	if c.Lend != nil {
+		res.Loan = index
+	}
+	return next, res
 }
 
 // txn is the making of one new state. To reject is to drop it.
