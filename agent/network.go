@@ -63,8 +63,10 @@ func (l *links) transport() *http.Transport {
 	}
 	// A peer that stopped answering must not hold requests until TCP gives up.
 	t.ResponseHeaderTimeout = 45 * time.Second
-	t.IdleConnTimeout = 2 * time.Minute
-	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 2 * time.Second, PingTimeout: 1500 * time.Millisecond}
+	// One that nobody needs is pinged, and wakes both sides, until it is closed.
+	t.IdleConnTimeout = 15 * time.Second
+	// Answers to reports say as much as a ping, so there is none between them.
+	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: reportEvery + 300*time.Millisecond, PingTimeout: 1500 * time.Millisecond}
 	return t
 }
 

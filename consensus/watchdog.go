@@ -12,7 +12,7 @@ import (
 // watchdogTick is the watchdog's own clock. It counts ticks instead of
 // reading a clock: a process that was paused finds one tick due, not all those
 // it slept through, and does not take its own pause for a hung disk.
-const watchdogTick = 500 * time.Millisecond
+const watchdogTick = time.Second
 
 // watchLog proves, while this server leads, that its log commits. A leader
 // whose disk hangs still heartbeats, and nobody would ever replace it.
