@@ -66,7 +66,7 @@ func TestFreezeMesh(t *testing.T) {
 	lost := loseOne(t, r, victim)
 	victim.Must("thaw")
 	awaitFrozen(t, false, others(r, lost)...)
-	awaitReady(t, victim, "web", 10, 120*time.Second, lost.Name)
+	awaitReady(t, victim, "web", 10, 240*time.Second, lost.Name) // the gate shuts for two minutes should another look dead
 	if out := victim.Must("events", "--since", "10m", "freeze.>"); !strings.Contains(out, "freeze."+victim.Name+".frozen") || !strings.Contains(out, "freeze."+victim.Name+".thawed") {
 		t.Errorf("events of the freeze:\n%s", out)
 	}
@@ -122,22 +122,23 @@ func holdRestart(t *testing.T, h *rig.Host) string {
 	for c, p := range pids(st, h.Name) {
 		id, pid = c, p
 	}
-	again := func() int {
-		st, _ := status(h, "web")
-		return pids(st, h.Name)[id]
-	}
 	kill := func(pid int) {
 		t.Helper()
+		if pid <= 1 { // never the group of this test
+			t.Fatalf("%s has pid %d", id, pid)
+		}
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatalf("end %s: %v", id, err)
 		}
 	}
 	kill(pid)
-	rig.Await(t, 30*time.Second, func() error {
-		if now := again(); now == 0 || now == pid {
-			return fmt.Errorf("%s has pid %d, had %d", id, now, pid)
+	now := 0
+	rig.Await(t, 60*time.Second, func() error {
+		st, err := status(h, "web")
+		if now = pids(st, h.Name)[id]; err == nil && (now == 0 || now == pid) {
+			err = fmt.Errorf("%s has pid %d, had %d", id, now, pid)
 		}
-		return nil
+		return err
 	})
 	if err := os.WriteFile(filepath.Join(h.DataDir(), "freeze"), []byte("--hard\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -148,7 +149,7 @@ func holdRestart(t *testing.T, h *rig.Host) string {
 		}
 		return nil
 	})
-	kill(again())
+	kill(now)
 	rig.Await(t, 30*time.Second, func() error {
 		for _, c := range local(h) {
 			if c.ID == id && c.Pid == 0 && strings.Contains(c.Why, "restarts are frozen too") {

@@ -94,7 +94,7 @@ func TestFreezeOverPartition(t *testing.T) {
 
 // frozenMesh has a host die, another drained and the leader change.
 func frozenMesh(t *testing.T, m *Mesh, island, rest []*Host) {
-	before := m.History().Running("web")
+	begun := m.History().Now
 	about, err := m.About(t.Context())
 	if err != nil || about.Frozen == nil || about.Frozen.Epoch != 1 || about.Frozen.Hard || about.Frozen.Apps == nil {
 		t.Fatalf("mesh says %+v, %v", about.Frozen, err)
@@ -115,12 +115,7 @@ func frozenMesh(t *testing.T, m *Mesh, island, rest []*Host) {
 		t.Fatalf("%v does not run", ended)
 	}
 	Sleep(10 * time.Second)
-	var again []Span
-	for _, s := range m.History().Spans {
-		if s.From > before[len(before)-1].From && s.From > 0 && !slices.Contains(before, s) {
-			again = append(again, s)
-		}
-	}
+	again := begunFor(m.History(), "web", begun)
 	if len(again) != 1 || again[0].Copy != ended.Copy || again[0].Host != ended.Host || again[0].From < mark {
 		t.Errorf("frozen, and these began: %v; want %v again", again, ended.Copy)
 	}
