@@ -31,6 +31,7 @@ type checkState struct {
 	passed   bool // at least once in this start
 	bad      bool // unhealthy: Failures in a row
 	fails    int  // in a row, past the grace
+	timeouts int  // in a row, of the last of these
 	why      string
 }
 
@@ -59,21 +60,25 @@ func (h *health) due(now time.Time) []int {
 	return out
 }
 
-// result takes in what a probe of check i found.
-func (h *health) result(now time.Time, i int, o Outcome, why string) {
-	if i < 0 || i >= len(h.checks) {
+// result takes in what a probe found.
+func (h *health) result(now time.Time, in Probed) {
+	if in.Check < 0 || in.Check >= len(h.checks) {
 		return
 	}
-	c, p := &h.checks[i], h.policy.Checks[i]
+	c, p := &h.checks[in.Check], h.policy.Checks[in.Check]
 	c.inFlight = false
 	c.tries++
-	switch o {
+	switch in.Outcome {
 	case Passed:
-		c.passed, c.bad, c.fails, c.why = true, false, 0, ""
+		c.passed, c.bad, c.fails, c.timeouts, c.why = true, false, 0, 0, ""
 	case Failed:
-		c.why = p.Name + ": " + why
+		c.why = p.Name + ": " + in.Why
 		if now.Sub(h.began) >= p.Grace {
 			c.fails++
+			c.timeouts++
+		}
+		if !in.Timeout {
+			c.timeouts = 0
 		}
 		c.bad = c.bad || c.fails >= p.Failures
 	}
@@ -112,6 +117,17 @@ func (h *health) unhealthy() (worst ailment, bad bool) {
 		}
 	}
 	return worst, bad
+}
+
+// failures tells of the check that fails longest how often in a row it has, past
+// the grace, and how many of the last of these got no answer in time.
+func (h *health) failures() (fails, timeouts int) {
+	for i := range h.checks {
+		if c := &h.checks[i]; c.fails > fails {
+			fails, timeouts = c.fails, c.timeouts
+		}
+	}
+	return fails, timeouts
 }
 
 // waiting says what keeps the copy from being ready.

@@ -57,9 +57,11 @@ type (
 		Check   int
 		Outcome Outcome
 		Why     string
+		Timeout bool // it failed because no answer came in time
 	}
-	// RestartAsked asks for a restart now, back-off or not.
-	RestartAsked struct{}
+	// RestartAsked asks for a restart now, back-off or not. Why is told as the
+	// reason of the stop; empty: somebody asked.
+	RestartAsked struct{ Why string }
 	// Tick is that time has passed.
 	Tick struct{}
 )

@@ -17,6 +17,8 @@ type Status struct {
 	Failed     bool      // this generation cannot work as it is
 	Completed  uint64    // the last generation that ran to completion; 0: none
 	PortTaken  bool      // a dynamic port is held by something else
+	Failures   int       // in a row, of the check that fails longest; 0: none does
+	Timeouts   int       // of these, how many of the last got no answer in time
 	Lapse      Lapse     // the worst of that generation, in this life of the agent; zero: none
 	Why        string    // why it does not run, or is not ready; empty if it is
 }
@@ -43,6 +45,9 @@ func (s *Supervisor) Status() Status {
 		PortTaken:  s.failure.port,
 		Lapse:      s.lapse,
 		Why:        s.why,
+	}
+	if s.inst != nil {
+		st.Failures, st.Timeouts = s.health.failures()
 	}
 	switch {
 	case s.inFlight == StateStopping:

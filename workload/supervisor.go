@@ -54,6 +54,7 @@ type Supervisor struct {
 	brake      Brake
 	held       bool // a restart that the brake holds
 	asked      bool // a restart, not yet begun
+	askedWhy   string
 	stopWhy    string
 	stopCause  NoteKind
 	readySince time.Time // zero: not ready
@@ -91,10 +92,11 @@ func (s *Supervisor) Step(now time.Time, in Input) Output {
 		s.onStopEnded(now, in, &out)
 	case Probed:
 		if s.inst != nil {
-			s.health.result(now, in.Check, in.Outcome, in.Why)
+			s.health.result(now, in)
 		}
 	case RestartAsked:
 		s.asked = s.want != nil && s.want.Stopped == "" && !s.hasCompleted()
+		s.askedWhy = in.Why
 	case Recalled:
 		s.recalled, s.completed = in.Memory, in.Memory.Completed
 	}
@@ -391,6 +393,8 @@ func (s *Supervisor) unwanted() string {
 		return s.want.Stopped
 	case spec.Version != s.want.Version:
 		return "replaced by version " + s.want.Version
+	case s.asked && s.askedWhy != "":
+		return s.askedWhy
 	case spec.Generation != s.want.Generation, s.asked:
 		return "asked to restart"
 	}

@@ -85,8 +85,9 @@ func (m *Manager) carryOut(life context.Context, p probe) workload.Probed {
 	if err == nil {
 		return workload.Probed{Outcome: workload.Passed}
 	}
-	out := workload.Probed{Outcome: workload.Failed, Why: err.Error()}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) && (m.cfg.Starved() || time.Since(begun) > p.timeout+pauseGap) {
+	late := errors.Is(ctx.Err(), context.DeadlineExceeded)
+	out := workload.Probed{Outcome: workload.Failed, Why: err.Error(), Timeout: late}
+	if late && (m.cfg.Starved() || time.Since(begun) > p.timeout+pauseGap) {
 		out.Outcome = workload.Unknown
 	}
 	return out

@@ -30,6 +30,8 @@ type CopyReport struct {
 	Since      time.Time          `json:"since,omitzero"`  // start of what runs; for display
 	Ports      map[string]int     `json:"ports,omitempty"` // not to be changed
 	PortTaken  []int              `json:"port_taken,omitempty"`
+	Failures   int                `json:"failures,omitempty"` // in a row, of the check that fails longest
+	Timeouts   int                `json:"timeouts,omitempty"` // of these, how many of the last got no answer in time
 
 	BestReady time.Duration `json:"best_ready"` // the longest time it was ready on end, within the generation and this agent's life
 	// LapsedAfter is for how long it had been ready when it ended by itself, or its
@@ -95,7 +97,7 @@ func (v *view) report(id workload.CopyID, now time.Time) CopyReport {
 		ID: id, Version: v.version, Generation: v.st.Generation,
 		State: topology.CopyState(v.st.State), Ready: v.st.Ready,
 		Failed: v.st.Failed, Done: v.st.Completed, Why: v.st.Why, Restarts: max(v.st.Starts-1, 0),
-		Ports: v.ports, PortTaken: v.taken,
+		Ports: v.ports, PortTaken: v.taken, Failures: v.st.Failures, Timeouts: v.st.Timeouts,
 		BestReady: v.best, Smoke: v.smoke.id, SmokeEnd: v.smoke.end, SmokeWhy: v.smoke.why,
 	}
 	rep.LapsedAfter, rep.LapsedWhy = v.st.Lapse.After, v.st.Lapse.Why
@@ -133,7 +135,7 @@ func (v *view) same(o *view) bool {
 	return a.Version == b.Version && a.Generation == b.Generation && a.State == b.State && a.Ready == b.Ready &&
 		v.st.ReadySince.Equal(o.st.ReadySince) && v.st.Born.Equal(o.st.Born) && a.Failed == b.Failed && a.Done == b.Done && a.Why == b.Why && a.Pid == b.Pid &&
 		a.Restarts == b.Restarts && maps.Equal(v.held, o.held) && maps.Equal(a.Ports, b.Ports) && slices.Equal(a.PortTaken, b.PortTaken) &&
-		v.smoke == o.smoke && a.LapsedAfter == b.LapsedAfter
+		v.smoke == o.smoke && a.LapsedAfter == b.LapsedAfter && a.Failures == b.Failures && a.Timeouts == b.Timeouts
 }
 
 // portsOf reads the ports of a running copy out of its environment, for one

@@ -24,6 +24,8 @@ type runner struct {
 	bell  chan struct{} // cap 1: there is mail
 	view  view          // guarded by m.mu
 
+	wishes []wish // guarded by m.mu: what reflexes want done
+
 	// The rest belongs to the runner's goroutine.
 	sup      *workload.Supervisor
 	spares   []workload.Handle // second ones of this copy, found at adoption
@@ -101,6 +103,7 @@ func (r *runner) post(in mail) {
 func (r *runner) run(ctx context.Context) {
 	r.life, r.endLife = context.WithCancel(ctx)
 	defer r.probers.Wait()
+	defer r.refuseWishes()
 	defer func() { r.endLife() }()
 	if !r.endSpares(ctx) {
 		return
@@ -124,7 +127,7 @@ func (r *runner) run(ctx context.Context) {
 			}
 			wake = r.exited(ctx, exit)
 		case <-r.bell:
-			wake = r.readMail(ctx)
+			wake = r.fulfil(ctx, r.readMail(ctx))
 		case <-r.arrival():
 			wake = r.consider(ctx, r.awaited.order)
 		case p := <-r.results:
