@@ -109,6 +109,8 @@ func (t *txn) do(c Command) *Rejected {
 		return t.putIntents(*c.PutIntents)
 	case c.DeleteApp != nil:
 		return t.deleteApp(*c.DeleteApp)
+	case c.DeleteReflex != nil:
+		return t.deleteReflex(*c.DeleteReflex)
 	case c.SetRunning != nil:
 		return t.setRunning(*c.SetRunning)
 	case c.RestartApp != nil:
@@ -203,10 +205,7 @@ func (t *txn) found(f Found) *Rejected {
 	}
 	t.era, t.meshID, t.meshName = 1, f.MeshID, f.Name
 	t.trust = Trust{CACert: f.CACert, CAKey: f.CAKey, GossipKey: f.GossipKey}
-	for e := range values(t.hosts) {
-		t.touched[e.Name] = true // slices name the mesh
-	}
-	t.changed = true
+	t.touchAll() // slices name the mesh
 	return nil
 }
 

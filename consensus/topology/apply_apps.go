@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/ganglion-mesh/ganglion/intent"
 )
@@ -13,12 +14,12 @@ func (t *txn) putIntents(c PutIntents) *Rejected {
 		return r
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Expect)) {
-		var modified uint64
-		if e, ok := t.apps.Get([]byte(name)); ok {
-			modified = e.Modified
-		}
-		if want := c.Expect[name]; want != modified {
-			return reject(RejectConflict, "apply app %s: it was changed at index %d, you looked at index %d (0: absent); look at the plan again", name, modified, want)
+		if modified, want := t.modified(name), c.Expect[name]; want != modified {
+			kind := "app "
+			if strings.HasPrefix(name, ReflexKey("")) {
+				kind = ""
+			}
+			return reject(RejectConflict, "apply %s%s: it was changed at index %d, you looked at index %d (0: absent); look at the plan again", kind, name, modified, want)
 		}
 	}
 	for _, spec := range c.Intents.Apps {
@@ -26,10 +27,28 @@ func (t *txn) putIntents(c PutIntents) *Rejected {
 			return r
 		}
 	}
-	return t.store(c)
+	if r := t.store(c); r != nil {
+		return r
+	}
+	return t.storeReflexes(c)
 }
 
-// store declares what was found fit to be.
+// modified is the index of the last change of what a key of Expect names, 0 if
+// there is no such thing.
+func (t *txn) modified(key string) uint64 {
+	if name, ok := strings.CutPrefix(key, ReflexKey("")); ok {
+		if r, ok := t.reflexes.Get([]byte(name)); ok {
+			return r.Modified
+		}
+		return 0
+	}
+	if e, ok := t.apps.Get([]byte(key)); ok {
+		return e.Modified
+	}
+	return 0
+}
+
+// store declares the apps that were found fit to be.
 func (t *txn) store(c PutIntents) *Rejected {
 	named := map[string]bool{}
 	for _, spec := range c.Intents.Apps {
@@ -56,8 +75,8 @@ func (t *txn) checkPut(c PutIntents) *Rejected {
 	if len(c.Set) > maxID {
 		return reject(RejectInvalid, "apply: the name of the set has %d bytes, the limit is %d", len(c.Set), maxID)
 	}
-	if len(c.Intents.Reflexes) > 0 {
-		return reject(RejectInvalid, "apply reflex %q: reflexes cannot be stored yet", c.Intents.Reflexes[0].Name)
+	if r := checkReflexes(c.Intents.Reflexes); r != nil {
+		return r
 	}
 	seen := map[string]bool{}
 	for _, spec := range c.Intents.Apps {

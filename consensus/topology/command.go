@@ -8,6 +8,7 @@ type Command struct {
 	Found        *Found        `json:"found,omitempty"`
 	PutIntents   *PutIntents   `json:"put_intents,omitempty"`
 	DeleteApp    *DeleteApp    `json:"delete_app,omitempty"`
+	DeleteReflex *DeleteReflex `json:"delete_reflex,omitempty"`
 	SetRunning   *SetRunning   `json:"set_running,omitempty"`
 	RestartApp   *RestartApp   `json:"restart_app,omitempty"`
 	EnrolHost    *EnrolHost    `json:"enrol_host,omitempty"`
@@ -46,10 +47,10 @@ type Found struct {
 	GossipKey []byte `json:"gossip_key"`
 }
 
-// PutIntents declares apps. Expect holds, for each app that the writer looked
-// at, the Modified index it saw (0: absent); any other value rejects the whole
-// command. With Prune, apps of the same Set that Intents does not name are
-// removed.
+// PutIntents declares apps and reflexes. Expect holds, for each app, and by
+// ReflexKey for each reflex, that the writer looked at, the Modified index it saw
+// (0: absent); any other value rejects the whole command. With Prune, apps and
+// reflexes of the same Set that Intents does not name are removed.
 //
 // The intents are normalized and validated by whoever proposes them: what is
 // valid may differ between releases, and voters of two releases must not come

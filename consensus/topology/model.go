@@ -144,6 +144,8 @@ type Slice struct {
 	Packages    []Package    `json:"packages,omitempty"` // of every kept version of the apps assigned here
 	Leases      []HeldLease  `json:"leases,omitempty"`   // of singletons that this host has, by app; also of apps it is to run no more
 
+	Reflexes []intent.Reflex `json:"reflexes,omitempty"` // outside of apps, by name; those of apps are in Assignments
+
 	SignaturesRequired bool        `json:"signatures_required,omitempty"` // of packages, as of Signing
 	Signatures         []Signature `json:"signatures,omitempty"`          // that let Packages in
 

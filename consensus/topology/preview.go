@@ -173,6 +173,15 @@ func Changes(s *State, put PutIntents) []intent.Change {
 			old.Apps = append(old.Apps, a.Spec)
 		}
 	}
+	clear(named)
+	for _, r := range put.Intents.Reflexes {
+		named[r.Name] = true
+	}
+	for _, r := range s.Reflexes() {
+		if named[r.Spec.Name] || put.Prune && put.Set != "" && r.Set == put.Set {
+			old.Reflexes = append(old.Reflexes, r.Spec)
+		}
+	}
 	return intent.Diff(old, put.Intents)
 }
 

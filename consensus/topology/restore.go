@@ -31,11 +31,12 @@ type Restore struct {
 	Revision   uint64      `json:"revision"` // of the backup
 	Apps       []App       `json:"apps"`
 	Placements []Placement `json:"placements,omitempty"`
+	Reflexes   []Reflex    `json:"reflexes,omitempty"` // outside of apps
 }
 
 // Restoration returns the command that takes a mesh back to s.
 func (s *State) Restoration() Restore {
-	return Restore{MeshID: s.meshID, Era: s.era, Revision: s.revision, Apps: s.Apps(), Placements: s.Placements()}
+	return Restore{MeshID: s.meshID, Era: s.era, Revision: s.revision, Apps: s.Apps(), Placements: s.Placements(), Reflexes: s.Reflexes()}
 }
 
 // Trimmed is c without the placements that Apply would not use, those of apps
@@ -68,6 +69,10 @@ func RestoreChanges(s *State, c Restore) []intent.Change {
 	}
 	for _, a := range c.Apps {
 		saved.Apps = append(saved.Apps, a.Spec)
+	}
+	old.Reflexes = s.reflexesOn()
+	for _, r := range c.Reflexes {
+		saved.Reflexes = append(saved.Reflexes, r.Spec)
 	}
 	return intent.Diff(old, saved)
 }
@@ -108,11 +113,11 @@ func (t *txn) restore(c Restore) *Rejected {
 		back[a.Spec.Name] = true
 	}
 	t.placeBack(c.Placements, back)
-	t.era = max(t.era, c.Era) + 1
-	for e := range values(t.hosts) {
-		t.touched[e.Name] = true // slices name the era
+	if r := t.restoreReflexes(c.Reflexes); r != nil {
+		return r
 	}
-	t.changed = true
+	t.era = max(t.era, c.Era) + 1
+	t.touchAll() // slices name the era
 	return nil
 }
 

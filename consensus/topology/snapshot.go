@@ -40,6 +40,7 @@ type image struct {
 	Leases     []Lease               `json:"leases,omitempty"`
 	Requests   map[string]remembered `json:"requests"`
 	Revoked    []Revocation          `json:"revoked,omitempty"`
+	Reflexes   []Reflex              `json:"reflexes,omitempty"`
 	Signing    Signing               `json:"signing,omitzero"`
 	Signatures []Signature           `json:"signatures,omitempty"`
 	Rebalance  Rebalance             `json:"rebalance,omitzero"`
@@ -94,7 +95,8 @@ func (s *State) image() image {
 	im := image{
 		Revision: s.revision, Era: s.era, MeshID: s.meshID, MeshName: s.meshName, Trust: s.trust,
 		Apps: s.Apps(), Placements: s.Placements(), Tokens: s.Tokens(), Leases: s.Leases(), Revoked: s.revocations(),
-		Signing: s.signing, Signatures: s.allSignatures(),
+		Reflexes: s.Reflexes(),
+		Signing:  s.signing, Signatures: s.allSignatures(),
 		Rebalance: s.rebalance, Moved: s.moved, Untold: s.untold, Thawed: s.thawed, Loans: s.loans,
 		Requests: make(map[string]remembered, s.requests.Len()),
 	}
@@ -187,6 +189,9 @@ func (im image) state() (*State, error) {
 	for _, r := range im.Revoked {
 		s.revoked = insert(s.revoked, r.ID, r)
 	}
+	for _, r := range im.Reflexes {
+		s.reflexes = insert(s.reflexes, r.Spec.Name, &r)
+	}
 	s.signing = im.Signing
 	for _, sig := range im.Signatures {
 		s.signatures, _, _ = s.signatures.Insert(signatureKey(sig.Digest, sig.Key), &sig)
@@ -205,12 +210,17 @@ func (im image) state() (*State, error) {
 // check holds the invariants that the rest of the package builds on.
 func (s *State) check(im image) error {
 	if s.hosts.Len() != len(im.Hosts) || s.apps.Len() != len(im.Apps) || s.copies.Len() != len(im.Placements) ||
-		s.tokens.Len() != len(im.Tokens) || s.revoked.Len() != len(im.Revoked) || s.signatures.Len() != len(im.Signatures) || s.replay.Len() != len(im.Requests) {
+		s.tokens.Len() != len(im.Tokens) || s.revoked.Len() != len(im.Revoked) || s.reflexes.Len() != len(im.Reflexes) || s.signatures.Len() != len(im.Signatures) || s.replay.Len() != len(im.Requests) {
 		return errors.New("two entries have one name")
 	}
 	for _, h := range im.Hosts {
 		if err := intent.CheckName(h.Host.Name); err != nil {
 			return fmt.Errorf("host: %w", err)
+		}
+	}
+	for _, r := range im.Reflexes {
+		if err := intent.CheckName(r.Spec.Name); err != nil {
+			return fmt.Errorf("reflex: %w", err)
 		}
 	}
 	for _, a := range im.Apps {

@@ -33,7 +33,8 @@ type State struct {
 	leases  *iradix.Tree[*Lease]     // by app
 	revoked *iradix.Tree[Revocation] // by host id
 
-	untold []Fact // see Untold; replaced, never changed
+	untold   []Fact                // see Untold; replaced, never changed
+	reflexes *iradix.Tree[*Reflex] // outside of apps, by name
 
 	signing    Signing
 	signatures *iradix.Tree[*Signature] // by signatureKey
@@ -72,6 +73,7 @@ func New() *State {
 		tokens:     iradix.New[PutToken](),
 		leases:     iradix.New[*Lease](),
 		revoked:    iradix.New[Revocation](),
+		reflexes:   iradix.New[*Reflex](),
 		signatures: iradix.New[*Signature](),
 		requests:   iradix.New[remembered](),
 		replay:     iradix.New[string](),
@@ -167,6 +169,7 @@ func (s *State) Slice(host string) Slice {
 	slice := Slice{MeshID: s.meshID, Host: host, Era: s.era, Drain: DrainNone}
 	if e, ok := s.hosts.Get([]byte(host)); ok {
 		slice.Index, slice.Drain, slice.Removing, slice.Revoked = e.slice, e.Drain, e.Removing, s.revokedIDs()
+		slice.Reflexes = s.reflexesOn()
 	}
 	slice.Leases = s.heldBy(host)
 	for p := range prefixed(s.onHost, host) {
