@@ -56,13 +56,14 @@ var house = map[string]room{
 	"workload/workloadtest":   {may: []string{"workload", "workload/output"}, why: "the conformance suite knows no driver"},
 
 	"agent":          {may: []string{"intent/", "consensus/", "gossip", "events", "trust", "reflexes/", "workload/", "agent/"}, why: "the only package that knows all siblings"},
-	"agent/api":      {may: []string{"intent", "intent/expr", "intent/cron", "consensus/topology", "events"}, why: "what travels between agents and clients, and what of it is refused: no machinery"},
+	"agent/api":      {may: []string{"intent", "intent/expr", "intent/cron", "consensus/topology", "events", "reflexes"}, why: "what travels between agents and clients, and what of it is refused: no machinery"},
 	"agent/packages": {may: []string{"intent", "workload/artifact"}, why: "gets and keeps packages, whoever runs from them and whoever has them"},
 	"agent/copies":   {may: []string{"intent", "consensus/topology", "workload", "workload/bootclock", "reflexes/senses", "agent/packages"}, why: "runs copies through the Driver contract, whoever the driver is"},
 	"agent/brake":    {may: []string{"trust"}, why: "who has frozen the mesh, and who may end that: knows nothing of what is held"},
+	"agent/reflexer": {may: []string{"intent", "reflexes"}, why: "runs the engine of reflexes: who senses, and who acts, is not its business"},
 	"agent/leases":   {may: []string{"consensus/topology"}, pure: true, why: "leases are stepped in virtual time, on clocks that differ"},
 
-	"cmd/ganglion": {may: []string{"intent/", "agent/", "consensus/topology", "events", "trust", "workload/keeper", "workload/artifact", "workload/signature"}, why: "a client of the API and a shell around agent"},
+	"cmd/ganglion": {may: []string{"intent/", "agent/", "consensus/topology", "events", "trust", "reflexes", "workload/keeper", "workload/artifact", "workload/signature"}, why: "a client of the API and a shell around agent"},
 	"integration/": {may: []string{"intent/", "consensus/", "gossip/", "events", "trust", "reflexes/", "workload/", "agent/", "integration/"}, why: "tests may see everything"},
 	"examples/":    {may: []string{"intent/"}, why: "what users write"},
 }

@@ -1,0 +1,259 @@
+// Package reflexer runs a host's reflexes: it owns the engine of package
+// reflexes on one goroutine, hands it what senses tell, writes the journal
+// before each act, has the acts done and tells what came of them. It needs no
+// leader, no network and no wall clock.
+package reflexer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/intent"
+	"github.com/ganglion-mesh/ganglion/reflexes"
+)
+
+// snapshotEvery is how often the engine's state goes to disk while it changes.
+const snapshotEvery = 5 * time.Second
+
+// Senses is where facts come from: a *senses.Set.
+type Senses interface {
+	// Ready has something to receive when there are facts to take.
+	Ready() <-chan struct{}
+	// Take appends the facts that came since the last Take.
+	Take(to []reflexes.Fact) []reflexes.Fact
+	// Need says which variables are read from now on.
+	Need(vars []reflexes.VarID)
+}
+
+// Config of a Reflexer. All but Disabled and Logger is required.
+type Config struct {
+	Dir    string // for state and journal; it is made
+	Host   string // name of this host: back-offs of hosts differ by it
+	Senses Senses
+	// Clock names this boot of the host and tells for how long it has been up.
+	Clock func() (boot string, up time.Duration)
+	// Disabled are the actions that this host cannot or may not take, with the
+	// reason.
+	Disabled map[string]string
+	// Authority tells, at the moment of an act, what the mesh allows. It waits for
+	// nothing.
+	Authority func(f reflexes.Firing) reflexes.Authority
+	// Act does what an order says and returns how that ended. It is called on a
+	// goroutine of its own, and gives up when ctx ends.
+	Act func(ctx context.Context, o Order) error
+	// Tell is told what becomes of rules, in order, on the engine's goroutine: it
+	// may do one plain write. It keeps nothing of its argument.
+	Tell   func(Told)
+	Logger *slog.Logger // default: none
+}
+
+// Order is an act that was permitted and recorded.
+type Order struct {
+	reflexes.Act
+	// Revives says that what the rule is about has ended and is to run again: where
+	// it runs already there is nothing to do.
+	Revives bool
+}
+
+// Told is one thing that became of a rule.
+type Told struct {
+	reflexes.Outcome
+	Acted reflexes.Boot   // of Finished: when the act began; 0 if an earlier agent began it
+	Tells []intent.Action // of Finished: what was to be told with the act
+}
+
+func (c *Config) validate() error {
+	var missing []error
+	for _, f := range []struct {
+		name string
+		none bool
+	}{
+		{"Dir", c.Dir == ""}, {"Host", c.Host == ""}, {"Senses", c.Senses == nil}, {"Clock", c.Clock == nil},
+		{"Authority", c.Authority == nil}, {"Act", c.Act == nil}, {"Tell", c.Tell == nil},
+	} {
+		if f.none {
+			missing = append(missing, errors.New(f.name+" is missing"))
+		}
+	}
+	if err := errors.Join(missing...); err != nil {
+		return fmt.Errorf("configure reflexes: %w", err)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+// Reflexer runs the reflexes of a host. Its methods may be called from any
+// goroutine.
+type Reflexer struct {
+	cfg Config
+	log *slog.Logger
+
+	bell chan struct{} // cap 1: there are calls
+	done chan struct{} // closed when Run has ended
+	mu   sync.Mutex
+	wait []call // what is to be done on the engine's goroutine, in order
+
+	// The rest belongs to Run's goroutine.
+	engine  *reflexes.Engine
+	journal *journal
+	ruled   bool // rules have been set once
+	facts   []reflexes.Fact
+	ended   chan ended
+	flights map[reflexes.ActID]flight // acts that are being done
+	acts    sync.WaitGroup
+	stored  string // what the last state on disk said
+	touched bool   // something may have changed since it was looked at
+	storing bool   // it will be looked at soon
+}
+
+// call is something to do with the engine.
+type call func(e *reflexes.Engine, now reflexes.Boot)
+
+// flight is an act that is being done: when what led to it was seen, and when it
+// began.
+type flight struct {
+	sensed, acted reflexes.Boot
+	facts         []reflexes.Fact // what the rule saw then
+	tells         []intent.Action
+}
+
+// ended is how an act ended.
+type ended struct {
+	act reflexes.ActID
+	err error
+}
+
+// New returns a Reflexer that does nothing before Run.
+func New(cfg Config) (*Reflexer, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	boot, _ := cfg.Clock()
+	seed := fnv.New64a()
+	seed.Write([]byte(cfg.Host))
+	r := &Reflexer{
+		cfg: cfg, log: cfg.Logger, bell: make(chan struct{}, 1), done: make(chan struct{}),
+		ended: make(chan ended), flights: map[reflexes.ActID]flight{},
+		engine: reflexes.NewEngine(reflexes.Config{Boot: boot, Seed: seed.Sum64(), Disabled: cfg.Disabled}),
+	}
+	var err error
+	r.journal, err = openJournal(cfg.Dir, r.log)
+	if err != nil {
+		return nil, fmt.Errorf("open journal of reflexes: %w", err)
+	}
+	return r, nil
+}
+
+// now is the time on the boot clock.
+func (r *Reflexer) now() reflexes.Boot {
+	_, up := r.cfg.Clock()
+	return up
+}
+
+// post has f called on the engine's goroutine, soon and in order. It waits for
+// nothing.
+func (r *Reflexer) post(f call) {
+	r.mu.Lock()
+	r.wait = append(r.wait, f)
+	r.mu.Unlock()
+	select {
+	case r.bell <- struct{}{}:
+	default:
+	}
+}
+
+// ask has f called on the engine's goroutine and waits for it. It reports
+// whether f was called.
+func (r *Reflexer) ask(ctx context.Context, f call) bool {
+	called := make(chan struct{})
+	r.post(func(e *reflexes.Engine, now reflexes.Boot) {
+		f(e, now)
+		close(called)
+	})
+	select {
+	case <-called:
+		return true
+	case <-ctx.Done():
+	case <-r.done:
+	}
+	return false
+}
+
+// SetRules exchanges the rules. One that says the same as before keeps its
+// state.
+func (r *Reflexer) SetRules(rules []*reflexes.Rule) {
+	r.post(func(e *reflexes.Engine, now reflexes.Boot) {
+		r.ruled = true
+		e.SetRules(now, rules)
+		r.cfg.Senses.Need(needed(rules))
+	})
+}
+
+// needed is what has to be looked at for rules: what they read, and what the
+// engine has to know to judge it.
+func needed(rules []*reflexes.Rule) []reflexes.VarID {
+	if len(rules) == 0 {
+		return nil
+	}
+	need := []reflexes.VarID{
+		reflexes.AppRunning, reflexes.AppReady, reflexes.AppReadyRatio, reflexes.CheckTimeouts, reflexes.ClockGaps,
+		reflexes.HostPSICPUSome10s, reflexes.HostPSIMemoryFull10s, reflexes.HostPSIIOFull10s,
+	}
+	for _, rule := range rules {
+		need = append(need, rule.Reads()...)
+	}
+	return need
+}
+
+// Mute keeps rules from acting on a target until a time, because a deploy is at
+// work on it. A time that is past ends that.
+func (r *Reflexer) Mute(t reflexes.Target, until reflexes.Boot) {
+	r.post(func(e *reflexes.Engine, now reflexes.Boot) { e.Mute(now, "", t, until, true) })
+}
+
+// Forget ends all rules about a target that is gone.
+func (r *Reflexer) Forget(t reflexes.Target) {
+	r.post(func(e *reflexes.Engine, now reflexes.Boot) { e.Forget(now, t) })
+}
+
+// Explain tells how a rule, or every one with "", stands with each target. It
+// reports whether the engine could be asked.
+func (r *Reflexer) Explain(ctx context.Context, rule string) (out []reflexes.Explanation, ok bool) {
+	ok = r.ask(ctx, func(e *reflexes.Engine, now reflexes.Boot) {
+		for _, x := range e.Explain(now, rule) {
+			out = append(out, x)
+		}
+	})
+	if !ok {
+		return nil, false
+	}
+	return out, true
+}
+
+// Known tells what is known of variables, by target. It reports whether the
+// engine could be asked.
+func (r *Reflexer) Known(ctx context.Context, vars []reflexes.VarID) (out []reflexes.Seen, ok bool) {
+	ok = r.ask(ctx, func(e *reflexes.Engine, now reflexes.Boot) {
+		for _, id := range vars {
+			out = append(out, e.Known(now, id)...)
+		}
+	})
+	if !ok {
+		return nil, false
+	}
+	return out, true
+}
+
+// Wants are the rules that fired, or wanted to, on this host within the last
+// minute and would disturb something.
+func (r *Reflexer) Wants(ctx context.Context) (out []string) {
+	r.ask(ctx, func(e *reflexes.Engine, now reflexes.Boot) { out = append(out, e.Wants(now)...) })
+	return out
+}
