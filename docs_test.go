@@ -245,7 +245,8 @@ var (
 )
 
 // groups are commands that stand for their sub-commands; "" is one by itself.
-var groups = map[string][]string{"mesh": {"", "set"}, "token": {"create"}, "artifact": {"push", "list", "remove", "sign", "trust", "distrust", "policy"}, "snapshot": {"save", "restore", "inspect"}}
+var groups = map[string][]string{"mesh": {"", "set"}, "token": {"create"}, "artifact": {"push", "list", "remove", "sign", "trust", "distrust", "policy"}, "snapshot": {"save", "restore", "inspect"},
+	"reflex": {"list", "show", "vars", "history", "test"}}
 
 // commands are those that the help lists, and the sub-commands of groups.
 func (p program) commands(t *testing.T) (out []string) {

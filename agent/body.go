@@ -57,7 +57,9 @@ func (m *member) lastOutput(id workload.CopyID) string {
 // emitCopy records what happened to a copy: one plain write.
 func (m *member) emitCopy(e copies.Event) string {
 	d := events.New(events.AppSubject(e.Copy.App, strconv.Itoa(e.Copy.N)), copyPayload(e.Data))
-	return m.emit(d.With(e.Cause, m.slices.index()))
+	id := m.emit(d.With(e.Cause, m.slices.index()))
+	m.nerves.felt(e, id)
+	return id
 }
 
 // copyPayload translates the data of a copy's event. The two packages are

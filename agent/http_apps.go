@@ -72,7 +72,7 @@ func (s *server) observations(state *topology.State) topology.Observations {
 }
 
 // postApply declares intents. What is compared and what is committed are tied
-// together by the Modified index of every app that the comparison looked at.
+// together by the Modified index of every app and reflex that the comparison looked at.
 func (s *server) postApply(r *http.Request, body []byte) (any, error) {
 	var req api.ApplyRequest
 	if err := decode(body, &req); err != nil {
@@ -95,6 +95,10 @@ func (s *server) postApply(r *http.Request, body []byte) (any, error) {
 			put.Expect[app.Name] = old.Modified
 		}
 		resp.Versions[app.Name] = app.Version()
+	}
+	for _, r := range in.Reflexes {
+		old, _ := state.Reflex(r.Name)
+		put.Expect[topology.ReflexKey(r.Name)] = old.Modified
 	}
 	if len(changes) == 0 && !haltedBefore(state, in) {
 		return resp, nil // nothing to commit

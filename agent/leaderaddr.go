@@ -22,14 +22,23 @@ const (
 type compass struct {
 	mu     sync.Mutex
 	last   string               // mesh address that last answered as leader
+	at     time.Time            // when one last did
 	misses map[string]time.Time // when an address last proved not to lead
 }
 
 func (c *compass) set(addr string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.last = addr
+	c.last, c.at = addr, time.Now()
 	delete(c.misses, addr)
+}
+
+// heard tells who is taken for the leader, empty if nobody is, and for how long
+// none has answered, from when the agent started.
+func (c *compass) heard() (addr string, silent time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last, time.Since(c.at)
 }
 
 // wrong takes back a hint that proved false.

@@ -88,6 +88,7 @@ type body struct {
 	canUser     bool
 	keeps       []string // directories of what copies keep on this host
 	clearing    *clearance
+	nerves      *nerves
 }
 
 // story is what this host tells.
@@ -147,6 +148,9 @@ func newMember(cfg *Config, adm admission, st *store, host hostDriver) (m *membe
 	if err != nil {
 		return nil, err
 	}
+	if m.nerves, err = newNerves(m); err != nil {
+		return nil, err
+	}
 	if m.slices.slice().MeshID != "" {
 		m.stockUp()
 		m.copies.Resume(m.slices.slice())
@@ -196,7 +200,7 @@ func (m *member) openWires(opened *closers) error {
 	if err != nil {
 		return err
 	}
-	m.links, m.compass = newLinks(m.id, m.cfg.network()), &compass{}
+	m.links, m.compass = newLinks(m.id, m.cfg.network()), &compass{at: time.Now()}
 	m.tags = newTagBoard(map[string]string{tagHostID: m.hostID(), tagMesh: m.addr})
 	if err := os.MkdirAll(m.store.path(dirSerf), 0o700); err != nil {
 		return fmt.Errorf("open gossip port: %w", err)
@@ -296,6 +300,8 @@ func (m *member) run(ctx context.Context) error {
 	services := []service{
 		{"recorder", m.recorder.Run},
 		{"packages", m.packages.Run},
+		{"reflexes", m.nerves.reflexer.Run},
+		{"senses", m.nerves.run},
 		{"copies", m.copies.Run},
 		{"mesh port", m.mux.Run},
 		{"gossip", m.pool.Run},

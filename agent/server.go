@@ -52,6 +52,8 @@ func (s *server) routes() {
 	s.mux.HandleFunc("POST /v1/apply", s.atLeader(s.postApply))
 	s.mux.HandleFunc("POST /v1/plan", s.atLeader(s.postPlan))
 	s.mux.HandleFunc("DELETE /v1/apps/{app}", s.atLeader(s.deleteApp))
+	s.mux.HandleFunc("GET /v1/reflexes", s.atLeader(s.getReflexes))
+	s.mux.HandleFunc("DELETE /v1/reflexes/{name}", s.atLeader(s.deleteReflex))
 	s.mux.HandleFunc("GET /v1/apps/{app}/history", s.atLeader(s.getHistory))
 	s.mux.HandleFunc("POST /v1/apps/{app}/rollback", s.atLeader(s.postRollback))
 	s.mux.HandleFunc("POST /v1/apps/{app}/{verb}", s.atLeader(s.postAppVerb))
@@ -75,6 +77,9 @@ func (s *server) routes() {
 	s.mux.HandleFunc("POST /v1/freeze", s.here(s.postFreeze))
 	s.mux.HandleFunc("GET /v1/local/freeze", s.here(s.getLocalFreeze))
 	s.mux.HandleFunc("POST /v1/local/apps/{app}/{verb}", s.here(s.postLocalVerb))
+
+	s.mux.HandleFunc("GET /v1/local/reflexes", s.here(s.getLocalReflexes))
+	s.mux.HandleFunc("GET /v1/local/reflexes/vars", s.here(s.getLocalVars))
 
 	s.mux.HandleFunc("GET /v1/events", s.getEvents)
 	s.mux.HandleFunc("GET /v1/local/events", s.getLocalEvents)

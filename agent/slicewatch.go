@@ -157,6 +157,7 @@ func (w *sliceWatch) accept(sl topology.Slice) error {
 	if !same {
 		w.stockUp()
 		w.copies.Set(sl)
+		w.nerves.look()
 		w.clearing.look()
 		if sl.Drain != topology.DrainNone && cur.Drain == topology.DrainNone && sl.Gone == nil {
 			w.log.Info("this host is being emptied: it gets no copies until ganglion undrain", "drain", sl.Drain, "removing", sl.Removing)

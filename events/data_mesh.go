@@ -46,31 +46,49 @@ type RolloutHeld struct {
 // ReflexFired: a rule's condition held and its action was taken.
 type ReflexFired struct {
 	Rule            string                     `json:"rule"`               // name of the rule
+	App             string                     `json:"app,omitempty"`      // app that the rule is in
+	Target          string                     `json:"target,omitempty"`   // what it was about, e.g. copy:web/2
+	Act             uint64                     `json:"act,omitempty"`      // number of the act on this host; none is used twice
 	Facts           map[string]json.RawMessage `json:"facts"`              // values the rule saw
 	Action          string                     `json:"action"`             // what was done, e.g. restart("cache")
+	Emits           []ReflexEmit               `json:"emits,omitempty"`    // what the rule's emit actions say
 	Result          string                     `json:"result"`             // ok, or the error
 	SensedToActedUS int64                      `json:"sensed_to_acted_us"` // from the fact to the act
 }
 
+// ReflexEmit is what one emit action says.
+type ReflexEmit struct {
+	Name     string `json:"name"`               // as declared
+	Severity string `json:"severity,omitempty"` // as declared
+}
+
 // ReflexObserved: a rule in observe mode would have fired.
 type ReflexObserved struct {
-	Rule   string                     `json:"rule"`   // name of the rule
-	Facts  map[string]json.RawMessage `json:"facts"`  // values the rule saw
-	Action string                     `json:"action"` // what it would have done
+	Rule   string                     `json:"rule"`             // name of the rule
+	App    string                     `json:"app,omitempty"`    // app that the rule is in
+	Target string                     `json:"target,omitempty"` // what it was about
+	Facts  map[string]json.RawMessage `json:"facts"`            // values the rule saw
+	Action string                     `json:"action"`           // what it would have done
+	Reason string                     `json:"reason,omitempty"` // which rail would have kept it from that
 }
 
 // ReflexSuppressed: a rule's condition held and a rail kept it from acting.
 type ReflexSuppressed struct {
-	Rule   string                     `json:"rule"`   // name of the rule
-	Facts  map[string]json.RawMessage `json:"facts"`  // values the rule saw
-	Action string                     `json:"action"` // what was not done
-	Reason string                     `json:"reason"` // which rail, and its numbers
+	Rule       string                     `json:"rule"`                  // name of the rule
+	App        string                     `json:"app,omitempty"`         // app that the rule is in
+	Target     string                     `json:"target,omitempty"`      // what it was about
+	Facts      map[string]json.RawMessage `json:"facts"`                 // values the rule saw
+	Action     string                     `json:"action"`                // what was not done
+	Reason     string                     `json:"reason"`                // which rail, and its numbers
+	NeedsHuman bool                       `json:"needs_human,omitempty"` // a person has to look
 }
 
 // ReflexCleared: the condition of a rule that had fired no longer holds.
 type ReflexCleared struct {
-	Rule   string `json:"rule"`    // name of the rule
-	HeldMS int64  `json:"held_ms"` // how long it had held
+	Rule   string `json:"rule"`             // name of the rule
+	App    string `json:"app,omitempty"`    // app that the rule is in
+	Target string `json:"target,omitempty"` // what it was about
+	HeldMS int64  `json:"held_ms"`          // how long it had held
 }
 
 // LeaderElected: the host became the leader.

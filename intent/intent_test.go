@@ -95,10 +95,11 @@ func TestVersionFollowsWhatACopyEmbodies(t *testing.T) {
 }
 
 func TestNotYet(t *testing.T) {
-	in := Intents{Reflexes: []Reflex{{Name: "r"}}, Apps: []App{
+	in := Intents{Reflexes: []Reflex{{Name: "r", Act: []Action{{Op: "restart"}, {Op: "webhook"}}}, {Name: "s", Scope: "sense:x"},
+		{Name: "u", Scope: "unit:x", Act: []Action{{Op: "emit"}, {Op: "stop", Target: "web"}, {Op: "restart"}}}}, Apps: []App{
 		{Name: "all", Schedule: "@daily", Singleton: true, Once: true, Run: Run{Artifact: "./web.tar.gz"},
 			Checks:   []Check{{Type: CheckHTTP}, {Type: CheckSmoke}},
-			Reflexes: []Reflex{{Name: "x"}}},
+			Reflexes: []Reflex{{Name: "x", Act: []Action{{Op: "stop"}, {Op: "emit"}, {Op: "signal"}}}, {Name: "y", Act: []Action{{Op: "evict"}}}}},
 		{Name: "digest", Run: Run{Artifact: "sha256:" + strings.Repeat("0", 64)}},
 		{Name: "url", Run: Run{Artifact: "https://example.org/x"}},
 		{Name: "tar", Run: Run{Artifact: "/srv/web.TGZ"}},
@@ -106,7 +107,7 @@ func TestNotYet(t *testing.T) {
 			Update: Update{Strategy: StrategyBlueGreen, Canary: 1, OnFailure: OnFailureForward}, Checks: []Check{{Type: CheckExec}}},
 	}}
 	want := []string{
-		"app.all.reflexes[0]", "reflex.r",
+		"app.all.reflexes[1].act[0].op", "reflex.r.act[1].op", "reflex.s.scope", "reflex.u.act[2].target",
 	}
 	for name, v := range map[string]Intents{"written": in, "normalized": in.Normalize()} {
 		var got []string

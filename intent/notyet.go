@@ -1,5 +1,7 @@
 package intent
 
+import "strings"
+
 // NotYet lists what in declares that no agent executes yet. Such an intent is
 // refused at apply, never accepted and ignored. It works on intents as written
 // and as normalized.
@@ -9,7 +11,7 @@ func (in Intents) NotYet() []Problem {
 		out = append(out, prefixed(appPath(i, a), a.NotYet())...)
 	}
 	for i, r := range in.Reflexes {
-		out = append(out, Problem{reflexPath(i, r), "reflexes are not executed yet; remove the block"})
+		out = append(out, prefixed(reflexPath(i, r), r.NotYet())...)
 	}
 	return out
 }
@@ -18,13 +20,32 @@ func (in Intents) NotYet() []Problem {
 // the app.
 func (a App) NotYet() []Problem {
 	var out []Problem
-	add := func(when bool, path, why string) {
-		if when {
-			out = append(out, Problem{path, why})
+	for i, r := range a.Reflexes {
+		out = append(out, prefixed(index("reflexes", i), r.NotYet())...)
+	}
+	return out
+}
+
+// laterActions are the actions that no agent takes yet.
+var laterActions = map[string]bool{
+	"throttle": true, "run": true, "webhook": true, "drain_self": true, "evict": true, "claim": true,
+}
+
+// NotYet lists what of this reflex is not executed yet; its paths are relative
+// to the reflex.
+func (r Reflex) NotYet() []Problem {
+	var out []Problem
+	scope, _, _ := strings.Cut(r.Scope, ":")
+	for i, a := range r.Act {
+		switch {
+		case laterActions[a.Op]:
+			out = append(out, Problem{index("act", i) + ".op", a.Op + " is not executed yet; remove it"})
+		case scope == "unit" && a.Op != "emit" && a.Target == "":
+			out = append(out, Problem{index("act", i) + ".target", a.Op + " of a unit is not executed yet; name an app, or only tell with emit"})
 		}
 	}
-	for i := range a.Reflexes {
-		add(true, index("reflexes", i), "reflexes are not executed yet; remove the block")
+	if scope == "sense" {
+		out = append(out, Problem{"scope", "senses of your own are not run yet; remove the reflex"})
 	}
 	return out
 }

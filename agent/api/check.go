@@ -31,5 +31,8 @@ func CheckIntents(in intent.Intents) (intent.Intents, error) {
 	if p := in.NotYet(); len(p) > 0 {
 		return in, Errorf(CodeNotYet, "%s", p[0].String())
 	}
+	if err := checkReflexes(in); err != nil {
+		return in, err
+	}
 	return in.Normalize(), nil
 }

@@ -15,6 +15,7 @@ type wish struct {
 	why     string
 	signal  syscall.Signal // not 0: to be sent; else a restart
 	revives bool           // of a restart: what runs already is as good
+	may     func() error   // asked just before it is done
 	done    chan error     // cap 1
 }
 
@@ -22,14 +23,16 @@ var errGone = errors.New("the copy is no longer kept on this host")
 
 // Restart restarts a copy for the reason why, back-off or not, and returns when
 // it runs again, or why it does not. With revives a copy that runs is left alone.
-// A copy that is not to run is not started.
-func (m *Manager) Restart(ctx context.Context, id workload.CopyID, why string, revives bool) error {
-	return m.wish(ctx, id, wish{why: why, revives: revives})
+// A copy that is not to run is not started. It may have to wait for its turn:
+// just before anything is done, may is asked whether it is still allowed.
+func (m *Manager) Restart(ctx context.Context, id workload.CopyID, why string, revives bool, may func() error) error {
+	return m.wish(ctx, id, wish{why: why, revives: revives, may: may})
 }
 
-// Signal sends a signal to a copy's first process.
-func (m *Manager) Signal(ctx context.Context, id workload.CopyID, sig syscall.Signal) error {
-	return m.wish(ctx, id, wish{signal: sig})
+// Signal sends a signal to a copy's first process, if may, asked just before,
+// still allows it.
+func (m *Manager) Signal(ctx context.Context, id workload.CopyID, sig syscall.Signal, may func() error) error {
+	return m.wish(ctx, id, wish{signal: sig, may: may})
 }
 
 // wish hands a wish to the runner of a copy and waits for what comes of it. When
@@ -60,10 +63,12 @@ func (m *Manager) wish(ctx context.Context, id workload.CopyID, w wish) error {
 // again; wake is when that was so far.
 func (r *runner) fulfil(ctx context.Context, wake time.Time) time.Time {
 	for _, w := range r.takeWishes() {
-		var err error
-		if w.signal != 0 {
+		err := w.may()
+		switch {
+		case err != nil:
+		case w.signal != 0:
 			err = r.signal(w.signal)
-		} else if !w.revives || r.handle == nil {
+		case !w.revives || r.handle == nil:
 			wake, err = r.restart(ctx, w.why)
 		}
 		w.done <- err

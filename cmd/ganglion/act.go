@@ -168,8 +168,8 @@ func (c *cli) deleteCommand() *cobra.Command {
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "how long to wait until the copies are gone")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		app := args[0]
-		if strings.HasPrefix(app, "reflex/") {
-			return usagef("delete %s: reflexes are not in this version yet", app)
+		if name, ok := strings.CutPrefix(app, "reflex/"); ok {
+			return c.deleteReflex(cmd.Context(), name, yes)
 		}
 		if err := checkName("delete", app); err != nil {
 			return err

@@ -245,11 +245,28 @@ func useDev(t *testing.T, env []string, dir string) {
 	ok(0, "held", "status")
 	ok(0, "deleted", "delete", "bad", "--yes")
 
-	write("app \"one\" {\n reflex \"r\" {\n when = \"host.memory.available_ratio < 0.05\"\n act = [restart(\"one\")]\n cooldown = \"1m\"\n limit = \"3/10m\"\n }\n run {\n command = [\"/bin/true\"]\n }\n}\n")
-	ok(2, "not executed yet", "apply", script)
-
+	ruling(write, ok, script)
 	signing(t, ok)
 	afar(t, env, dir)
+}
+
+// ruling declares a reflex, sees it live, has what it would do told, and removes it.
+func ruling(write func(string), ok func(int, string, ...string) string, script string) {
+	write("reflex \"r\" {\n when = \"host.cpu.count > 0\"\n act = [emit(\"seen\", \"info\")]\n mode = \"observe\"\n}\n")
+	ok(0, "reflex r", "apply", script)
+	ok(0, "nothing to change", "apply", script)
+	ok(0, "observe", "reflex", "list")
+	ok(0, "\"when\": \"host.cpu.count > 0\"", "reflex", "list", "-o", "json")
+	ok(0, "host.cpu.count > 0", "reflex", "show", "r")
+	ok(0, "host.cpu.count", "reflex", "vars", "host.cpu.*")
+	ok(0, "observed emit(\"seen\")", "reflex", "test", "r", "--fact", "1s host host.cpu.count = 2")
+	ok(0, "", "reflex", "history", "r")
+	ok(0, "deleted", "delete", "reflex/r", "--yes")
+	ok(1, "no such reflex", "delete", "reflex/r", "--yes")
+	write("reflex \"r\" {\n when = \"host.cpu.cont > 0\"\n act = [emit(\"seen\")]\n}\n")
+	ok(2, "did you mean host.cpu.count?", "apply", script)
+	write("reflex \"r\" {\n when = \"host.cpu.count > 0\"\n act = [evict(\"one\")]\n cooldown = \"1m\"\n limit = \"3/10m\"\n}\n")
+	ok(2, "not executed yet", "apply", script)
 }
 
 // afar asks over the mesh port with a host's certificate.

@@ -50,7 +50,7 @@ func (c *cli) rootCommand() *cobra.Command {
 	add(groupHost, c.agentCommand(), c.initCommand(), c.joinCommand(), c.leaveCommand())
 	add(groupApps, c.applyCommand(), c.planCommand(), c.deleteCommand(), c.statusCommand(), c.endpointsCommand(),
 		c.logsCommand(), c.actCommand("stop"), c.actCommand("start"), c.actCommand("restart"), c.artifactCommand(),
-		c.historyCommand(), c.rollbackCommand())
+		c.historyCommand(), c.rollbackCommand(), c.reflexCommand())
 	add(groupMesh, c.meshCommand(), c.hostsCommand(), c.peersCommand(), c.eventsCommand(), c.drainCommand(),
 		c.undrainCommand(), c.freezeCommand(), c.thawCommand(), c.removeCommand(), c.tokenCommand(), c.snapshotCommand(), c.natsCommand())
 	root.AddCommand(c.versionCommand())
@@ -69,7 +69,7 @@ func unknownCommand(cmd *cobra.Command, name string) string {
 
 // later are the commands of the reference that come with later work: known, so
 // that nobody takes them for typing errors, and absent from the help.
-var later = []string{"why", "reflex", "secret", "keys", "recover", "top", "debug"}
+var later = []string{"why", "secret", "keys", "recover", "top", "debug"}
 
 func addLater(root *cobra.Command) {
 	for _, name := range later {

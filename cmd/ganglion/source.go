@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/intent"
 	"github.com/ganglion-mesh/ganglion/intent/hcl"
 )
@@ -33,7 +34,11 @@ func (c *cli) readIntents(ctx context.Context, path string) (intent.Intents, err
 	if kind == sourceGo {
 		return c.runGo(ctx, path)
 	}
-	in, err := hcl.ParsePath(path)
+	judge, err := api.NewJudge()
+	if err != nil {
+		return intent.Intents{}, err
+	}
+	in, err := hcl.ParsePathJudged(path, judge.Reflex)
 	return in, usage(err)
 }
 

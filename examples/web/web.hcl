@@ -1,5 +1,4 @@
 # A web app from a package that apply pushes, and a reflex beside it.
-# Not yet executed: the reflex.
 app "web" {
   count = 3
   run {

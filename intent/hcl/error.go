@@ -49,8 +49,9 @@ func (e *Error) Error() string {
 
 // faults collects the problems of one file.
 type faults struct {
-	src  []byte
-	list []Problem
+	src   []byte
+	list  []Problem
+	judge Judge // nil: reflexes are not compiled
 }
 
 // addf reports a problem at a range of the file.

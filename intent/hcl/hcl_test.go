@@ -58,8 +58,8 @@ func TestExampleOfTheReference(t *testing.T) {
 	for _, p := range got.NotYet() {
 		notYet = append(notYet, p.Path)
 	}
-	if want := []string{"reflex.shed-cache"}; !reflect.DeepEqual(notYet, want) {
-		t.Errorf("not yet: %q, want %q", notYet, want)
+	if notYet != nil {
+		t.Errorf("not yet: %q", notYet)
 	}
 }
 

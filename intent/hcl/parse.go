@@ -27,7 +27,17 @@ const (
 // package intent/expr object to is reported here, with its place. The error is
 // an *Error.
 func Parse(filename string, src []byte) (intent.Intents, error) {
-	f := &faults{src: src}
+	return ParseJudged(filename, src, nil)
+}
+
+// Judge tells what is wrong with a valid reflex, in an app or, with "", outside
+// of apps, as an *intent.ValidationError with paths relative to the reflex. It
+// knows the variables, which this package does not.
+type Judge func(r intent.Reflex, app string) error
+
+// ParseJudged is Parse that reports what judge objects to as well.
+func ParseJudged(filename string, src []byte, judge Judge) (intent.Intents, error) {
+	f := &faults{src: src, judge: judge}
 	in := parse(f, filename, newNames())
 	if err := f.err(); err != nil {
 		return intent.Intents{}, err
@@ -37,7 +47,10 @@ func Parse(filename string, src []byte) (intent.Intents, error) {
 
 // ParsePath reads a file, or all *.hcl of a directory as one declaration. A
 // problem in the files is an *Error.
-func ParsePath(path string) (intent.Intents, error) {
+func ParsePath(path string) (intent.Intents, error) { return ParsePathJudged(path, nil) }
+
+// ParsePathJudged is ParsePath that reports what judge objects to as well.
+func ParsePathJudged(path string, judge Judge) (intent.Intents, error) {
 	files, err := filesAt(path)
 	if err != nil {
 		return intent.Intents{}, err
@@ -50,7 +63,7 @@ func ParsePath(path string) (intent.Intents, error) {
 		if err != nil {
 			return intent.Intents{}, err
 		}
-		f := &faults{src: src}
+		f := &faults{src: src, judge: judge}
 		in := parse(f, name, seen)
 		all.Apps = append(all.Apps, in.Apps...)
 		all.Reflexes = append(all.Reflexes, in.Reflexes...)
@@ -153,12 +166,16 @@ func parse(f *faults, filename string, seen *names) intent.Intents {
 		app := decodeApp(b)
 		claim(f, seen.apps, "app", app.Name, b.label)
 		check(b.block, app.Validate(), app.Expressions())
+		for i, r := range app.Reflexes {
+			checkReflex(b.block, fmt.Sprintf("reflexes[%d].", i), r, app.Name)
+		}
 		in.Apps = append(in.Apps, app)
 	}
 	for _, b := range root.named("reflex") {
 		reflex := decodeReflex(b)
 		claim(f, seen.reflexes, "reflex", reflex.Name, b.label)
 		check(b.block, reflex.Validate(), reflex.Expressions())
+		checkReflex(b.block, "", reflex, "")
 		in.Reflexes = append(in.Reflexes, reflex)
 	}
 	return in
@@ -185,6 +202,20 @@ func check(b *block, err error, expressions []intent.Expression) {
 		}
 		if err := expr.Check(e.Source, e.Placement); err != nil {
 			b.addf(within(b, b.place(e.Path), err), "%s%s", fieldName(e.Path), reason(err))
+		}
+	}
+}
+
+// checkReflex adds what the judge finds wrong with a reflex, whose fields have
+// paths that begin with prefix. It stays silent where something else was found.
+func checkReflex(b *block, prefix string, r intent.Reflex, app string) {
+	if b.judge == nil || b.failed() {
+		return
+	}
+	var invalid *intent.ValidationError
+	if err := b.judge(r, app); errors.As(err, &invalid) {
+		for _, p := range invalid.Problems {
+			b.addf(b.place(prefix+p.Path), "%s%s", fieldName(prefix+p.Path), p.Why)
 		}
 	}
 }

@@ -1,0 +1,228 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/agent/reflexer"
+	"github.com/ganglion-mesh/ganglion/events"
+	"github.com/ganglion-mesh/ganglion/intent"
+	"github.com/ganglion-mesh/ganglion/reflexes"
+	"github.com/ganglion-mesh/ganglion/workload"
+)
+
+// readyPatience is how long the restart of one copy of an app waits for the
+// one before it to be ready.
+const readyPatience = 30 * time.Second
+
+// authority is what the mesh allows at this moment.
+func (n *nerves) authority(f reflexes.Firing) reflexes.Authority {
+	frozen, hard := n.brake.View().Holds(appOf(f.On))
+	return reflexes.Authority{Frozen: frozen, Hard: hard, Scarce: n.scarce(f)}
+}
+
+// appOf is the app that a target is, or is a copy of; empty for others.
+func appOf(t reflexes.Target) string {
+	if t.Scope != reflexes.ScopeCopy && t.Scope != reflexes.ScopeApp {
+		return ""
+	}
+	app, _, _ := strings.Cut(t.Name, "/")
+	return app
+}
+
+// unfrozen refuses what a freeze holds that came after the permit: an act may
+// have waited for others on its copy (S8).
+func (n *nerves) unfrozen(app string, revives bool) error {
+	if frozen, hard := n.brake.View().Holds(app); frozen && (hard || !revives) {
+		return errors.New("not done: frozen meanwhile")
+	}
+	return nil
+}
+
+// scarce tells whether an act would take a ready copy while as many others of
+// its app on this host are not ready as an update may change at a time (S5).
+func (n *nerves) scarce(f reflexes.Firing) bool {
+	if op := f.Rung.Do.Op; op != "restart" && op != "stop" || f.On.Scope != reflexes.ScopeCopy {
+		return false
+	}
+	app := appOf(f.On)
+	unready, ready := 0, false
+	for _, r := range n.copies.Reports() {
+		switch {
+		case r.ID.App != app:
+		case r.ID.String() == f.On.Name:
+			ready = r.Ready
+		case !r.Ready:
+			unready++
+		}
+	}
+	return ready && unready >= n.parallel(app)
+}
+
+// parallel is how many copies of an app may be changed at a time.
+func (n *nerves) parallel(app string) int {
+	for _, a := range n.slices.slice().Assignments {
+		if a.Placement.App == app {
+			return max(a.Spec.Update.Parallel, 1)
+		}
+	}
+	return 1
+}
+
+// act does what a rule may do. It is done through the supervisor of the copies
+// and nothing else.
+func (n *nerves) act(ctx context.Context, o reflexer.Order) error {
+	if o.Do.Op == "" {
+		return nil // it only tells, and is told as fired
+	}
+	ids := n.onHere(o.On)
+	if len(ids) == 0 {
+		return fmt.Errorf("nothing of %s is on this host", o.On)
+	}
+	why := fmt.Sprintf("restarted by reflex %s (act %d)", o.Rule, o.ID)
+	for i, id := range ids {
+		n.pulse.begin(id.String(), o.ID, o.Do.Op)
+		err := n.actOn(ctx, id, o, why)
+		n.pulse.end(id.String(), o.ID, n.bootTime())
+		if err == nil && o.Do.Op == "restart" && i < len(ids)-1 {
+			err = n.awaitReady(ctx, id)
+		}
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", o.Do.Op, id, err)
+		}
+	}
+	return nil
+}
+
+func (n *nerves) actOn(ctx context.Context, id workload.CopyID, o reflexer.Order, why string) error {
+	may := func() error { return n.unfrozen(id.App, o.Revives) }
+	switch o.Do.Op {
+	case "restart":
+		return n.copies.Restart(ctx, id, why, o.Revives, may)
+	case "stop":
+		if err := may(); err != nil {
+			return err
+		}
+		return n.copies.StopLocal(id)
+	case "signal":
+		sig, err := workload.ParseSignal(o.Do.Args["signal"])
+		if err != nil {
+			return err
+		}
+		return n.copies.Signal(ctx, id, sig, may)
+	}
+	return fmt.Errorf("this release cannot %s", o.Do.Op)
+}
+
+// onHere lists the copies of this host that t means.
+func (n *nerves) onHere(t reflexes.Target) (out []workload.CopyID) {
+	for _, r := range n.copies.Reports() {
+		if t.Scope == reflexes.ScopeCopy && t.Name == r.ID.String() || t.Scope == reflexes.ScopeApp && t.Name == r.ID.App {
+			out = append(out, r.ID)
+		}
+	}
+	return out
+}
+
+// awaitReady waits until a copy is ready, so that the next is not restarted
+// before.
+func (n *nerves) awaitReady(ctx context.Context, id workload.CopyID) error {
+	ctx, cancel := context.WithTimeout(ctx, readyPatience)
+	defer cancel()
+	for {
+		changed := n.copies.Changed()
+		for _, r := range n.copies.Reports() {
+			if r.ID == id && r.Ready {
+				return nil
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return errors.New("it runs again but is not ready; the other copies are left as they are")
+		}
+	}
+}
+
+// tell makes an event of what became of a rule: one plain write.
+func (n *nerves) tell(t reflexer.Told) {
+	rule, app := api.SplitRule(t.Rule)
+	target := ""
+	if t.Target != (reflexes.Target{}) {
+		target = t.Target.String()
+	}
+	var data events.Payload
+	switch t.Kind {
+	case reflexes.Finished:
+		fired := events.ReflexFired{
+			Rule: rule, App: app, Target: target, Act: uint64(t.Act), Facts: factsOf(t.Facts), Action: t.Action,
+			Emits: emitsOf(t.Tells), Result: "ok",
+		}
+		if !t.OK {
+			fired.Result = t.Detail
+		}
+		if t.Acted > 0 && t.Sensed > 0 {
+			fired.SensedToActedUS = max(t.Acted-t.Sensed, 0).Microseconds()
+		}
+		data = fired
+	case reflexes.Observed:
+		data = events.ReflexObserved{Rule: rule, App: app, Target: target, Facts: factsOf(t.Facts), Action: t.Action, Reason: t.Reason.String()}
+	case reflexes.Cleared:
+		data = events.ReflexCleared{Rule: rule, App: app, Target: target, HeldMS: t.Held.Milliseconds()}
+	case reflexes.Suppressed, reflexes.Undecided, reflexes.Exhausted, reflexes.Off:
+		data = events.ReflexSuppressed{
+			Rule: rule, App: app, Target: target, Facts: factsOf(t.Facts), Action: t.Action, Reason: reasonOf(t.Outcome), NeedsHuman: t.NeedsHuman(),
+		}
+	default:
+		return // an act has begun: it is told with its result
+	}
+	cause := ""
+	if t.Target.Scope == reflexes.ScopeCopy && t.Kind != reflexes.Cleared {
+		cause = n.pulse.cause(t.Target.Name)
+	}
+	n.emit(events.New(events.ReflexSubject(rule, n.cfg.Name), data).With(cause, n.slices.index()))
+}
+
+// reasonOf says why nothing was done, with the numbers that matter.
+func reasonOf(o reflexes.Outcome) string {
+	s := o.Reason.String()
+	if o.Kind == reflexes.Undecided && o.Var != 0 {
+		s = o.Var.String() + " is not known"
+	}
+	if o.Detail != "" {
+		s += " (" + o.Detail + ")"
+	}
+	if o.Since > 1 {
+		s += fmt.Sprintf("; %d times", o.Since)
+	}
+	if o.Retry > o.At {
+		s += "; tried again in " + (o.Retry - o.At).Round(time.Millisecond).String()
+	}
+	return s
+}
+
+// factsOf is what a rule saw, by variable; of a variable of another target than
+// the rule's the target stands before it.
+func factsOf(facts []reflexes.Fact) map[string]json.RawMessage {
+	out := map[string]json.RawMessage{}
+	for _, f := range facts {
+		if v, err := f.Value.MarshalJSON(); err == nil {
+			out[f.Var.String()] = v
+		}
+	}
+	return out
+}
+
+func emitsOf(tells []intent.Action) (out []events.ReflexEmit) {
+	for _, a := range tells {
+		if a.Op == "emit" {
+			out = append(out, events.ReflexEmit{Name: a.Target, Severity: a.Args["severity"]})
+		}
+	}
+	return out
+}
