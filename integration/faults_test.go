@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -193,7 +194,8 @@ func TestDrainAndLeave(t *testing.T) {
 	t.Parallel()
 	r := startMesh(t, 4, 3)
 	h := r.Hosts[0]
-	h.Must("apply", h.File("web.hcl", sleepers("web", 8)))
+	web := strings.Replace(sleepers("web", 8), "{\n", "{\n  update {\n    healthy_for = \"500ms\"\n  }\n", 1)
+	h.Must("apply", h.File("web.hcl", web))
 	awaitReady(t, h, "web", 8, 20*time.Second)
 	h.Must("drain", "h4")
 	awaitReady(t, h, "web", 8, 30*time.Second, "h4")
@@ -203,6 +205,7 @@ func TestDrainAndLeave(t *testing.T) {
 			t.Errorf("%s was not told: %s", want, told)
 		}
 	}
+	startedFirst(t, h, "web", "h4")
 	h.Must("undrain", "h4")
 	h.Must("drain", "h3")
 	st, _ := awaitReady(t, h, "web", 8, 30*time.Second, "h3")
@@ -226,6 +229,37 @@ func TestDrainAndLeave(t *testing.T) {
 	// It can join again.
 	r.Hosts[2].Must("join", h.Addr, "--token", r.Token())
 	r.AwaitHosts(4, 30*time.Second)
+}
+
+// startedFirst holds the moves of an app off a host against the events: whoever took
+// over was ready before the copy that it took over from was stopped.
+func startedFirst(t *testing.T, h *rig.Host, app, from string) {
+	t.Helper()
+	type event struct {
+		Type, Subject string
+		Time          time.Time
+		Data          struct{ From, As string }
+	}
+	when, moves := map[string]time.Time{}, []event{}
+	for line := range strings.Lines(h.Must("events", "--since", "1h", "-o", "json", "app."+app+".>")) {
+		var e event
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatalf("event %q: %v", line, err)
+		}
+		when[strings.TrimPrefix(e.Type, "dev.ganglion.app.")+" "+e.Subject] = e.Time
+		if strings.HasSuffix(e.Type, ".moved") && e.Data.From == from {
+			moves = append(moves, e)
+		}
+	}
+	for _, m := range moves {
+		ready, stopped := when["ready app/"+m.Data.As], when["stopped "+m.Subject]
+		if ready.IsZero() || stopped.IsZero() || !ready.Before(stopped) {
+			t.Errorf("%s moved off %s as %q: that was ready at %s, the other stopped at %s", m.Subject, from, m.Data.As, ready, stopped)
+		}
+	}
+	if len(moves) == 0 {
+		t.Errorf("nothing moved off %s", from)
+	}
 }
 
 // A copy that daemonises out of its session is still stopped whole.

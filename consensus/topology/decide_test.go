@@ -195,6 +195,7 @@ func TestPortsAreStable(t *testing.T) {
 	ported := func(v string, names ...string) intent.App {
 		return app("api", 3, func(a *intent.App) {
 			a.Run.Dir = v
+			a.Run.Env = map[string]string{"N": "${copy.n}"} // it keeps its number, and stops first
 			a.Ports = map[string]intent.Port{}
 			for _, n := range names {
 				a.Ports[n] = intent.Port{}
@@ -286,7 +287,11 @@ func TestPlanForetells(t *testing.T) {
 	w.must(Command{SetDrain: &SetDrain{Host: "h2", Drain: DrainDraining}})
 	converge(w, obs)
 	for _, m := range p.Moves {
-		if now, _ := w.state.Placement(m.Copy); now.Host != m.To {
+		key := m.Copy
+		if m.As != nil {
+			key = *m.As
+		}
+		if now, _ := w.state.Placement(key); now.Host != m.To {
 			t.Errorf("%+v was foretold, it went to %s", m, now.Host)
 		}
 	}

@@ -218,7 +218,10 @@ func (p *planner) startMoves(a *appPlan, t *tally) {
 			p.moveIdle(a, c, c.Version, reason)
 			continue
 		}
-		if !c.seen || t.leaving >= a.parallel || c.ready && !p.mayTake(a, t) {
+		if p.relieveDrained(a, c, reason, t) {
+			continue
+		}
+		if !c.seen || t.leaving+len(a.reliefs) >= a.parallel || c.ready && !p.mayTake(a, t) {
 			continue
 		}
 		settled := c.settled

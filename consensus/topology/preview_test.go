@@ -129,6 +129,10 @@ func compare(p Rest, began, ended *State) string {
 		want[b.Key()] = b.Host
 	}
 	for _, m := range p.Moves {
+		if m.As != nil {
+			delete(want, m.Copy)
+			m.Copy = *m.As
+		}
 		want[m.Copy] = m.To
 	}
 	for _, c := range p.Placed {

@@ -7,7 +7,7 @@ import (
 )
 
 // A relief is a surge copy that is to take over from one copy, which leaves its
-// host without a need to: the other runs on until the relief has proved itself,
+// host without a need to, or because that is emptied: the other runs on until the relief has proved itself,
 // then one command makes the relief one of those that are asked for and removes
 // the other. Of the update policy it takes nothing: as many are ready after it as
 // before. Reliefs live only while nothing else changes about their app, and are
@@ -22,7 +22,9 @@ func (p *planner) tendReliefs(a *appPlan) {
 		}
 		old := a.relieved(c)
 		switch {
-		case old == nil || c.Stopped || c.Relief.Balance && p.state.rebalance.Moves == 0:
+		case old == nil && p.missed(a, c):
+			p.adopt(a, c)
+		case old == nil || c.Stopped || !p.called(c, old):
 			p.drop(a, c)
 		case c.room.Drain != DrainNone, c.room.fresh && a.fit(c.room).refused != "", c.portTaken(a):
 			p.drop(a, c)
@@ -39,6 +41,15 @@ func (p *planner) tendReliefs(a *appPlan) {
 			p.wake(a.timeout - c.unready())
 		}
 	}
+}
+
+// called reports whether what a relief was begun for still calls for it: the
+// setting, or the drain of the other's host.
+func (p *planner) called(c, old *copyPlan) bool {
+	if c.Relief.Balance {
+		return p.state.rebalance.Moves > 0
+	}
+	return old.room.Drain != DrainNone
 }
 
 // relieved is the copy that a relief is to take over from; nil if it is where it
@@ -84,18 +95,31 @@ func (p *planner) mayTakeOver(a *appPlan, c, old *copyPlan) bool {
 	})
 }
 
+// missed reports whether a relief that has nobody to take over from any more is
+// what the app lacks: users want more copies, and it is one.
+func (p *planner) missed(a *appPlan, c *copyPlan) bool {
+	return c.ready && c.room.Drain == DrainNone && c.Version == a.Version && a.Stable == a.Version &&
+		!a.Stopped && !a.halted && a.surges() && !a.Spec.PerHost && len(a.copies) < a.want
+}
+
+// adopt makes a relief one of the copies that are asked for.
+func (p *planner) adopt(a *appPlan, c *copyPlan) {
+	a.reliefs = slices.DeleteFunc(a.reliefs, func(x *copyPlan) bool { return x == c })
+	at, _ := findCopy(a.copies, c.N)
+	a.copies = slices.Insert(a.copies, at, c)
+	c.Surge, c.Relief, c.touched = false, nil, true
+	next := c.Placement
+	p.ops = append(p.ops, op{put: &next})
+}
+
 // takeOver makes a relief one of the copies that are asked for, in the place of
 // another.
 func (p *planner) takeOver(a *appPlan, c, old *copyPlan) {
 	key := c.Key()
 	move := &Move{Copy: old.Key(), From: old.Host, To: c.Host, Reason: c.Relief.Why, As: &key}
 	p.drop(a, old)
-	a.reliefs = slices.DeleteFunc(a.reliefs, func(x *copyPlan) bool { return x == c })
-	at, _ := findCopy(a.copies, c.N)
-	a.copies = slices.Insert(a.copies, at, c)
-	c.Surge, c.Relief, c.touched = false, nil, true
-	next := c.Placement
-	p.ops = append(p.ops, op{put: &next, move: move})
+	p.adopt(a, c)
+	p.ops[len(p.ops)-1].move = move
 }
 
 // relieve begins a relief of a copy on a host that accepts it.

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -10,10 +11,11 @@ import (
 // balanceWatch is what the leader of a sim knows for the sake of balance, and
 // what is held of moves that serve nothing else.
 type balanceWatch struct {
-	unwell map[string]int // when something was last wrong with a host
-	seen   map[uint64]int // when the present state's moves were first seen
-	begun  []int
-	done   int
+	unwell  map[string]int // when something was last wrong with a host
+	seen    map[uint64]int // when the present state's moves were first seen
+	begun   []int
+	done    int // moves to balance
+	drained int // other copies that were taken over from
 }
 
 func (b *balanceWatch) wellFor(s *sim, host string, o HostObs) time.Duration {
@@ -43,14 +45,23 @@ func (b *balanceWatch) check(s *sim, c *Place, obs Observations, gate bool) {
 	for _, p := range c.Put {
 		old, had := s.state.Placement(p.Key())
 		switch {
+		case p.Relief != nil && !had && !p.Relief.Balance:
+			if from, _ := s.state.Host(p.Relief.From); from.Drain == DrainNone {
+				s.mistake("%s is to take over on a host that is not emptied", p.Key())
+			}
 		case p.Relief != nil && !had:
 			b.begun = append(b.begun, s.now)
 			if i := len(b.begun) - 1 - set.Moves; set.Moves == 0 || i >= 0 && s.now-b.begun[i] < int(set.Window.Std()/time.Second) {
 				s.mistake("%s is one more than %s", p.Key(), set)
 			}
 			b.checkBegin(s, p, obs, gate)
+		case had && old.Relief != nil && !slices.Contains(c.Remove, CopyKey{p.App, old.Relief.N}):
+			// users want more copies, and it is one
 		case had && old.Relief != nil:
-			b.done++
+			if b.drained++; old.Relief.Balance {
+				b.drained--
+				b.done++
+			}
 			x := s.hosts[p.Host].procs[p.Key()]
 			if o := obs.Hosts[p.Host].Copies[p.Key()]; p.Surge || !o.Ready || x == nil || o.ReadyFor < s.app(p.App).Spec.Update.HealthyFor.Std() {
 				s.mistake("%s takes over and is not well", p.Key())
@@ -77,7 +88,7 @@ func (b *balanceWatch) checkBegin(s *sim, p Placement, obs Observations, gate bo
 		}
 	}
 	for _, other := range s.state.Placements() {
-		if other.Relief != nil {
+		if other.Relief != nil && other.Relief.Balance {
 			s.mistake("%s moves to balance beside %s", p.Key(), other.Key())
 		}
 	}

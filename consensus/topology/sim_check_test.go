@@ -35,6 +35,30 @@ func (s *sim) checkDecision(d Decision, obs Observations) {
 	for _, m := range d.Moves {
 		s.checkMove(m, obs)
 	}
+	for _, c := range d.Commands {
+		if c.SetRollout != nil && c.SetRollout.Flip {
+			s.checkFlip(s.app(c.SetRollout.App), obs)
+		}
+	}
+}
+
+// checkFlip: a second set takes over when it is whole and all of it is well.
+func (s *sim) checkFlip(a App, obs Observations) {
+	well, all := 0, 0
+	for _, p := range s.state.PlacementsOf(a.Spec.Name) {
+		if !p.Surge || p.Relief != nil {
+			continue
+		}
+		all++
+		h := obs.Hosts[p.Host]
+		c := h.Copies[p.Key()]
+		if p.Version == a.Version && h.Alive && h.ReportAge < reportMissed && c.Generation == p.Generation && c.Ready && c.ReadyFor >= a.Spec.Update.HealthyFor.Std() {
+			well++
+		}
+	}
+	if !a.Spec.PerHost && well < a.Spec.Copies() || well == 0 && a.Spec.Copies() > 0 {
+		s.mistake("the second set of %s takes over, and %d of %d are well, of %d wanted", a.Spec.Name, well, all, a.Spec.Copies())
+	}
 }
 
 // checkUpdates: what is stopped on purpose leaves enough (S5), as far as the
@@ -59,15 +83,18 @@ func (s *sim) checkUpdates(c *Place, obs Observations) {
 	}
 	for _, p := range c.Put {
 		if old, ok := s.state.Placement(p.Key()); ok && old.Surge && !p.Surge && old.runsAs(p) {
-			if old.Relief != nil {
-				take(CopyKey{p.App, old.Relief.N}) // it took over
-			}
-			continue // it goes on as it is
+			continue // it goes on as it is; what it took over from is removed
 		}
 		take(p.Key())
 	}
+	over := map[CopyKey]bool{} // what a relief takes over from
+	for _, p := range c.Put {
+		if old, ok := s.state.Placement(p.Key()); ok && old.Relief != nil && p.Relief == nil {
+			over[CopyKey{p.App, old.Relief.N}] = true
+		}
+	}
 	for _, key := range c.Remove {
-		if old, ok := s.state.Placement(key); ok && old.Surge { // others go because a user wants fewer
+		if old, ok := s.state.Placement(key); ok && (old.Surge || over[key]) { // others go because a user wants fewer
 			take(key)
 		}
 	}
