@@ -12,7 +12,7 @@ FUZZTIME ?= 20s
 
 SOAK     ?= 1h
 
-.PHONY: build check test race lint fuzz bench demo soak packages deps clean
+.PHONY: build check test race lint fuzz bench demo soak mutants packages deps clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/ganglion
@@ -48,6 +48,11 @@ demo:
 # Singletons under faults for SOAK, with the lease timers that meshes have.
 soak: deps
 	GANGLION_TEST_SOAK=$(SOAK) $(GO) test -count=1 -v -run '^TestSingletonsUnderFaults$$' -timeout 0 ./integration
+
+# Seeded bugs of the machinery of rollouts and drains, each of which random
+# histories must catch; about ten minutes.
+mutants:
+	$(GO) test -count=1 -v -run '^TestSeededBugsAreCaught$$' -timeout 60m ./consensus/topology -mutants
 
 packages:
 	NFPM=$(NFPM) VERSION=$(VERSION) packaging/build.sh
