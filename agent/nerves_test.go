@@ -182,6 +182,38 @@ func TestReflexOfAnExit(t *testing.T) {
 	}
 }
 
+// TestReflexHeldByFreeze: a rule that wants to act on what is frozen says so, and
+// acts when it is thawed (S8).
+func TestReflexHeldByFreeze(t *testing.T) {
+	h := startHost(t, "h1", nil)
+	h.init(t)
+	app, sicken := sickly(t, "web")
+	app.Reflexes = []intent.Reflex{{Name: "heal", When: "check.failures >= 3", Act: []intent.Action{{Op: "restart"}}}}
+	h.apply(t, app)
+	before := h.another(t, 0)
+	awaitRules(t, h, 1)
+	if err := h.Post(t.Context(), "/v1/freeze", nil, api.FreezeRequest{Apps: []string{"web"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	sicken(before.Pid)
+	await(t, 30*time.Second, "the freeze", func() error {
+		for _, e := range h.told(t, "reflex.heal.*.suppressed") {
+			if strings.Contains(string(e.Data), `"reason":"frozen`) {
+				return nil
+			}
+		}
+		return errors.New(texts(h.told(t, "reflex.>")))
+	})
+	if list := h.told(t, "reflex.heal.*.fired"); len(list) != 0 {
+		t.Errorf("fired while frozen: %s", texts(list))
+	}
+	if err := h.Post(t.Context(), "/v1/thaw", nil, api.ThawRequest{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	h.fired(t, "heal")
+	h.another(t, before.Pid)
+}
+
 // awaitRules waits until a host has n rules, each with something to be about.
 func awaitRules(t *testing.T, h *host, n int) (list []api.LocalReflex) {
 	t.Helper()
