@@ -62,13 +62,14 @@ func (s *sim) checkFlip(a App, obs Observations) {
 }
 
 // checkUpdates: what is stopped on purpose leaves enough (S5), as far as the
-// leader can know.
+// leader can know. Reliefs are counted neither way: they are beyond what is asked for
+// until they take over, one ready copy for another, or are asked for themselves.
 func (s *sim) checkUpdates(c *Place, obs Observations) {
 	serves := func(p Placement) bool {
 		h := obs.Hosts[p.Host]
 		o := h.Copies[p.Key()]
-		standby := p.Surge && p.Relief == nil && s.app(p.App).Spec.Update.Strategy == intent.StrategyBlueGreen
-		return h.Alive && h.ReportAge < reportMissed && o.Ready && o.Generation == p.Generation && !standby
+		standby := p.Surge && s.app(p.App).Spec.Update.Strategy == intent.StrategyBlueGreen
+		return p.Relief == nil && h.Alive && h.ReportAge < reportMissed && o.Ready && o.Generation == p.Generation && !standby
 	}
 	taken, helpers := map[string]int{}, map[string]int{}
 	once := map[CopyKey]bool{} // a number may be given up and used again
@@ -81,17 +82,19 @@ func (s *sim) checkUpdates(c *Place, obs Observations) {
 			}
 		}
 	}
+	over, gained := map[CopyKey]bool{}, map[string]int{}
+	for _, p := range c.Put {
+		old, ok := s.state.Placement(p.Key())
+		if ok && old.Relief != nil && p.Relief == nil && old.runsAs(p) && !slices.Contains(c.Remove, p.Key()) {
+			over[CopyKey{p.App, old.Relief.N}] = true
+			gained[p.App]++
+		}
+	}
 	for _, p := range c.Put {
 		if old, ok := s.state.Placement(p.Key()); ok && old.Surge && !p.Surge && old.runsAs(p) {
 			continue // it goes on as it is; what it took over from is removed
 		}
 		take(p.Key())
-	}
-	over := map[CopyKey]bool{} // what a relief takes over from
-	for _, p := range c.Put {
-		if old, ok := s.state.Placement(p.Key()); ok && old.Relief != nil && p.Relief == nil {
-			over[CopyKey{p.App, old.Relief.N}] = true
-		}
 	}
 	for _, key := range c.Remove {
 		if old, ok := s.state.Placement(key); ok && (old.Surge || over[key]) { // others go because a user wants fewer
@@ -100,7 +103,7 @@ func (s *sim) checkUpdates(c *Place, obs Observations) {
 	}
 	for name, n := range taken {
 		a := s.app(name)
-		ready, asked, want := 0, 0, a.Spec.Copies()-len(a.StoppedCopies)
+		ready, asked, want := gained[name], 0, a.Spec.Copies()-len(a.StoppedCopies)
 		for _, p := range s.state.PlacementsOf(name) {
 			if serves(p) {
 				ready++
