@@ -86,9 +86,13 @@ func (s *server) postApply(r *http.Request, body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	warnings, err := api.Warnings(in, declaredIn(state))
+	if err != nil {
+		return nil, err
+	}
 	put := topology.PutIntents{Intents: in, Set: req.Set, Prune: req.Prune, Expect: map[string]uint64{}, At: time.Now().Unix()}
 	changes := append([]intent.Change{}, topology.Changes(state, put)...)
-	resp := api.ApplyResponse{Revision: state.Revision(), Changes: changes, Versions: map[string]string{}}
+	resp := api.ApplyResponse{Revision: state.Revision(), Changes: changes, Versions: map[string]string{}, Warnings: warnings}
 	for _, app := range in.Apps {
 		put.Expect[app.Name] = 0
 		if old, ok := state.App(app.Name); ok {
@@ -112,6 +116,17 @@ func (s *server) postApply(r *http.Request, body []byte) (any, error) {
 		s.teller.intent(c, res.Revision)
 	}
 	return resp, nil
+}
+
+// declaredIn is what users have declared.
+func declaredIn(state *topology.State) (in intent.Intents) {
+	for _, a := range state.Apps() {
+		in.Apps = append(in.Apps, a.Spec)
+	}
+	for _, r := range state.Reflexes() {
+		in.Reflexes = append(in.Reflexes, r.Spec)
+	}
+	return in
 }
 
 // haltedBefore tells whether an app of in has a halted rollout: applying it

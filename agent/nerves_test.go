@@ -16,6 +16,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/events"
 	"github.com/ganglion-mesh/ganglion/intent"
+	"github.com/ganglion-mesh/ganglion/reflexes"
 )
 
 // declare applies reflexes outside of apps.
@@ -248,8 +249,8 @@ func TestReflexOfTheHost(t *testing.T) {
 		return r
 	}
 	h.declare(t,
-		limit(intent.Reflex{Name: "shed", When: "host.memory.available_ratio < 2.0", Act: []intent.Action{{Op: "restart", Target: "web"}}}),
-		limit(intent.Reflex{Name: "none", When: "host.cpu.count > 0", Act: []intent.Action{{Op: "restart", Target: "cache"}}}))
+		limit(intent.Reflex{Name: "shed", When: "host.memory.available_ratio < 0.9999", Act: []intent.Action{{Op: "restart", Target: "web"}}}),
+		limit(intent.Reflex{Name: "none", When: "host.cpu.count < 4096", Act: []intent.Action{{Op: "restart", Target: "cache"}}}))
 	if got := h.fired(t, "shed"); got.Result != "ok" {
 		t.Errorf("shed: %+v", got)
 	}
@@ -268,12 +269,41 @@ func TestReflexOfTheHost(t *testing.T) {
 		"of a unit is not executed yet": {Name: "x", When: "unit.failures > 0", Scope: "unit:x.service", Act: []intent.Action{{Op: "restart"}}},
 		"senses of your own":            {Name: "x", When: "sense.value > 0.0", Scope: "sense:x", Act: []intent.Action{{Op: "emit", Target: "x"}}},
 		"did you mean host.cpu.count":   {Name: "x", When: "host.cpu.cont > 0", Act: []intent.Action{{Op: "emit", Target: "x"}}},
+		"it holds whatever happens":     limit(intent.Reflex{Name: "x", When: "host.cpu.count > 0", Act: []intent.Action{{Op: "restart", Target: "web"}}}),
+		"it can never hold":             {Name: "x", When: "host.memory.available_ratio > 1.5", Act: []intent.Action{{Op: "emit", Target: "x"}}},
 		"nothing tells peer.rtt_second": {Name: "x", When: "peer.rtt_seconds > 1.0", Scope: "peer:*", Act: []intent.Action{{Op: "emit", Target: "x"}}},
 	} {
 		err := h.Post(t.Context(), "/v1/apply", nil, api.ApplyRequest{Intents: intent.Intents{Reflexes: []intent.Reflex{r}}}, nil)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v, want %s", r, err, want)
 		}
+	}
+}
+
+// TestReflexesThatFight: what is let in and may be a mistake is said, of new rules
+// beside those that there are.
+func TestReflexesThatFight(t *testing.T) {
+	h := startHost(t, "h1", nil)
+	h.init(t)
+	rule := func(name, when, op string) intent.Reflex {
+		return intent.Reflex{Name: name, When: when, Act: []intent.Action{{Op: op, Target: "web"}}, Cooldown: intent.Hour, Limit: "1/1h"}
+	}
+	declare := func(r intent.Reflex) []reflexes.Finding {
+		var resp api.ApplyResponse
+		if err := h.Post(t.Context(), "/v1/apply", nil, api.ApplyRequest{Intents: intent.Intents{Reflexes: []intent.Reflex{r}}}, &resp); err != nil {
+			t.Fatal(err)
+		}
+		return resp.Warnings
+	}
+	if got := declare(rule("a", "host.memory.available_ratio < 0.001", "restart")); len(got) != 0 {
+		t.Errorf("alone: %+v", got)
+	}
+	got := declare(rule("b", "host.swap.used_ratio > 0.999", "stop"))
+	if len(got) != 1 || got[0].Kind != reflexes.LintFight || got[0].Rule != "b" && got[0].Other != "b" {
+		t.Errorf("beside one that restarts what it stops: %+v", got)
+	}
+	if got := declare(rule("a", "host.memory.available_ratio < 0.001", "stop")); len(got) != 0 {
+		t.Errorf("declared anew so that both stop: %+v", got)
 	}
 }
 

@@ -25,11 +25,15 @@ func NewJudge() (*Judge, error) {
 	return &Judge{c}, nil
 }
 
-// Reflex compiles a reflex, bound to an app unless that is empty. What is wrong
-// with it is an *intent.ValidationError with paths relative to the reflex.
+// Reflex judges a reflex that is to be declared, bound to an app unless that is
+// empty. What is wrong with it is an *intent.ValidationError with paths relative to
+// the reflex.
 func (j *Judge) Reflex(r intent.Reflex, app string) error {
-	_, err := j.Rule(r, app)
-	return err
+	rule, err := j.Rule(r, app)
+	if err != nil {
+		return err
+	}
+	return refusals(rule)
 }
 
 // Rule compiles a reflex to a rule by the name that it has on hosts.
@@ -68,7 +72,7 @@ func SplitRule(rule string) (reflex, app string) {
 	return rule, ""
 }
 
-// checkReflexes refuses the first reflex that does not compile.
+// checkReflexes refuses the first reflex that is not to be declared.
 func checkReflexes(in intent.Intents) error {
 	if !hasReflexes(in) {
 		return nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/intent"
+	"github.com/ganglion-mesh/ganglion/reflexes"
 )
 
 // Limits on what the API reads.
@@ -133,6 +134,8 @@ type ApplyResponse struct {
 	Revision uint64            `json:"revision"`
 	Changes  []intent.Change   `json:"changes"`
 	Versions map[string]string `json:"versions"` // version each named app now rolls to
+	// Warnings is what is to be said against reflexes that were declared.
+	Warnings []reflexes.Finding `json:"warnings,omitempty"`
 }
 
 // AppVersion is one line of GET /v1/apps/{app}/history.

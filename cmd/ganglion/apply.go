@@ -82,6 +82,9 @@ func (a *applying) run(ctx context.Context, path string) error {
 	if a.format.json() {
 		err = a.printJSON(resp)
 	} else {
+		for _, f := range resp.Warnings {
+			fmt.Fprintf(a.errs, "warning: reflex %s: %s: %s; %s\n", f.Rule, f.Path, f.Why, f.Fix)
+		}
 		a.printChanges(resp.Changes)
 	}
 	if err != nil || a.detach || len(resp.Versions) == 0 {

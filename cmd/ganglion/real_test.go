@@ -263,9 +263,11 @@ func ruling(write func(string), ok func(int, string, ...string) string, script s
 	ok(0, "", "reflex", "history", "r")
 	ok(0, "deleted", "delete", "reflex/r", "--yes")
 	ok(1, "no such reflex", "delete", "reflex/r", "--yes")
+	write("reflex \"r\" {\n when = \"host.cpu.count > 0\"\n act = [emit(\"seen\")]\n}\n")
+	ok(2, ".hcl:2", "apply", script) // not only to observe
 	write("reflex \"r\" {\n when = \"host.cpu.cont > 0\"\n act = [emit(\"seen\")]\n}\n")
 	ok(2, "did you mean host.cpu.count?", "apply", script)
-	write("reflex \"r\" {\n when = \"host.cpu.count > 0\"\n act = [evict(\"one\")]\n cooldown = \"1m\"\n limit = \"3/10m\"\n}\n")
+	write("reflex \"r\" {\n when = \"host.cpu.count > 4\"\n act = [evict(\"one\")]\n cooldown = \"1m\"\n limit = \"3/10m\"\n}\n")
 	ok(2, "not executed yet", "apply", script)
 }
 
