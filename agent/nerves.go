@@ -38,7 +38,8 @@ type nerves struct {
 	pulse    pulse
 
 	mu       sync.Mutex
-	read     []reflexes.VarID // by rules
+	ruling   []*reflexes.Rule // what the engine has
+	guards   []reflexes.VarID // what it reads whatever its rules read
 	watching bool             // everything is sensed, for somebody looks
 	unwatch  *time.Timer
 	shown    []api.LocalReflex // the rules that there are, without their targets
@@ -221,11 +222,11 @@ func (s *sensing) Ready() <-chan struct{} { return s.set.Ready() }
 // Take implements reflexer.Senses.
 func (s *sensing) Take(to []reflexes.Fact) []reflexes.Fact { return s.set.Take(to) }
 
-// Need implements reflexer.Senses.
-func (s *sensing) Need(vars []reflexes.VarID) {
+// NeedFor implements reflexer.Senses.
+func (s *sensing) NeedFor(rules []*reflexes.Rule, vars []reflexes.VarID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.read = vars
+	s.ruling, s.guards = rules, vars
 	(*nerves)(s).need()
 }
 
@@ -233,19 +234,16 @@ func (s *sensing) Need(vars []reflexes.VarID) {
 func (n *nerves) reads(id reflexes.VarID) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return slices.Contains(n.read, id)
+	return slices.ContainsFunc(n.ruling, func(r *reflexes.Rule) bool { return slices.Contains(r.Reads(), id) })
 }
 
 // need tells the senses what is read. It is called with mu held.
 func (n *nerves) need() {
-	vars := n.read
-	switch {
-	case n.watching:
-		vars = reflexes.Vars()
-	case slices.Contains(vars, reflexes.ExitOOM): // which is told from it
-		vars = append(slices.Clone(vars), reflexes.OOMCount)
+	leisure := n.guards
+	if n.watching {
+		leisure = reflexes.Vars()
 	}
-	n.set.Need(vars)
+	n.set.NeedFor(n.ruling, leisure)
 }
 
 // watch has everything sensed for a while, and reports whether it is only now

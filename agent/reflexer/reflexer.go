@@ -26,8 +26,9 @@ type Senses interface {
 	Ready() <-chan struct{}
 	// Take appends the facts that came since the last Take.
 	Take(to []reflexes.Fact) []reflexes.Fact
-	// Need says which variables are read from now on.
-	Need(vars []reflexes.VarID)
+	// NeedFor says which rules there are from now on, and what else is read, at
+	// leisure.
+	NeedFor(rules []*reflexes.Rule, vars []reflexes.VarID)
 }
 
 // Config of a Reflexer. All but Disabled and Logger is required.
@@ -192,24 +193,19 @@ func (r *Reflexer) SetRules(rules []*reflexes.Rule) {
 	r.post(func(e *reflexes.Engine, now reflexes.Boot) {
 		r.ruled = true
 		e.SetRules(now, rules)
-		r.cfg.Senses.Need(needed(rules))
+		r.cfg.Senses.NeedFor(rules, guards(rules))
 	})
 }
 
-// needed is what has to be looked at for rules: what they read, and what the
-// engine has to know to judge it.
-func needed(rules []*reflexes.Rule) []reflexes.VarID {
+// guards is what the engine has to know to judge rules, whatever they read.
+func guards(rules []*reflexes.Rule) []reflexes.VarID {
 	if len(rules) == 0 {
 		return nil
 	}
-	need := []reflexes.VarID{
+	return []reflexes.VarID{
 		reflexes.AppRunning, reflexes.AppReady, reflexes.AppReadyRatio, reflexes.CheckTimeouts, reflexes.ClockGaps,
 		reflexes.HostPSICPUSome10s, reflexes.HostPSIMemoryFull10s, reflexes.HostPSIIOFull10s,
 	}
-	for _, rule := range rules {
-		need = append(need, rule.Reads()...)
-	}
-	return need
 }
 
 // Mute keeps rules from acting on a target until a time, because a deploy is at

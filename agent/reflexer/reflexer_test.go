@@ -20,7 +20,8 @@ type box struct {
 	mu    sync.Mutex
 	inbox *reflexes.Inbox
 	ready chan struct{}
-	need  []reflexes.VarID
+	rules []*reflexes.Rule
+	need  []reflexes.VarID // beside what they read
 }
 
 func (b *box) Ready() <-chan struct{} { return b.ready }
@@ -31,10 +32,10 @@ func (b *box) Take(to []reflexes.Fact) []reflexes.Fact {
 	return append(to, b.inbox.Take()...)
 }
 
-func (b *box) Need(vars []reflexes.VarID) {
+func (b *box) NeedFor(rules []*reflexes.Rule, vars []reflexes.VarID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.need = vars
+	b.rules, b.need = rules, vars
 }
 
 func (b *box) put(facts ...reflexes.Fact) {
@@ -293,13 +294,13 @@ func TestOnlyWhatRulesReadIsNeeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := begin(t, dir, time.Now(), heal(""))
 		defer l.end(t)
-		if len(l.box.need) == 0 {
-			t.Error("nothing is needed")
+		if len(l.box.rules) != 1 || len(l.box.need) == 0 {
+			t.Errorf("needed: %v and %v", l.box.rules, l.box.need)
 		}
 		l.SetRules(nil)
 		synctest.Wait()
-		if len(l.box.need) != 0 {
-			t.Errorf("needed: %v", l.box.need)
+		if len(l.box.rules)+len(l.box.need) != 0 {
+			t.Errorf("needed: %v and %v", l.box.rules, l.box.need)
 		}
 	})
 }
