@@ -22,6 +22,7 @@ var maySkip = []struct{ pkg, test, why string }{
 	{"workload/systemd", "", "needs systemd as PID 1: integration/nspawn runs these tests on a booted host"},
 	{"workload/process", "TestLimitsV1", "needs cgroup v1 and no swap"},
 	{"workload/signature", "TestMinisign", "needs minisign: testdata holds signatures that it made"},
+	{"consensus/topology", "TestSeededBugsAreCaught", "builds the package once for each of them: make mutants runs it"},
 	{"workload/output", "TestRotateWithoutRoom", "needs an ordinary user"},
 	{"reflexes/senses", "TestUnits", "needs systemd as PID 1: integration/nspawn runs these tests on a booted host"},
 	{"reflexes/senses", "TestPressureOfTheCPU", "needs a kernel that knows pressure, and one that tells of it"},

@@ -52,7 +52,7 @@ func thaw(ctx context.Context, h *Host) (st api.FreezeState, err error) {
 // begins again; until a quorum thaws.
 func TestFreezeOverPartition(t *testing.T) {
 	seeds(t, 2, func(t *testing.T, seed uint64) {
-		Run(t, Config{Hosts: 5, Seed: seed}, func(t *testing.T, m *Mesh) {
+		Run(t, Config{Hosts: 5, Seed: seed, Surge: 1}, func(t *testing.T, m *Mesh) {
 			m.Form()
 			m.AwaitVoters(60*time.Second, 3)
 			m.Apply(App("web", 5))

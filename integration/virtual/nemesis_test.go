@@ -13,7 +13,7 @@ func TestNemesis(t *testing.T) {
 		for i := 1; i <= 5; i++ {
 			zones[hostName(i)] = map[string]string{"zone": string(rune('a' + i%2))}
 		}
-		Run(t, Config{Hosts: 5, Seed: seed, Labels: zones}, func(t *testing.T, m *Mesh) {
+		Run(t, Config{Hosts: 5, Seed: seed, Labels: zones, Surge: 1}, func(t *testing.T, m *Mesh) {
 			m.Form()
 			n := NewNemesis(m, seed)
 			n.Rage(3 * time.Minute)
