@@ -187,8 +187,14 @@ func (n *Nemesis) calm() {
 	}
 }
 
-// elsewhere deletes the first of some apps that there is, and declares it anew at
-// once for the hosts of the other zone. Without zones it is for any host.
+// reportTime is by when hosts that can be reached have reported what they were
+// given. An app that is declared anew sooner than that can run twice for as long as
+// its old copies take to stop: the mesh does not know yet where they began (S5,
+// docs/promises.md).
+const reportTime = time.Second
+
+// elsewhere deletes the first of some apps that there is, and declares it anew a
+// moment later for the hosts of the other zone. Without zones it is for any host.
 func (n *Nemesis) elsewhere(names ...string) bool {
 	for _, name := range names {
 		if n.counts[name] == 0 {
@@ -198,6 +204,7 @@ func (n *Nemesis) elsewhere(names ...string) bool {
 			return false
 		}
 		n.zones[name] = map[string]string{"": "a", "a": "b", "b": "a"}[n.zones[name]]
+		Sleep(reportTime)
 		return n.ask(func(ctx context.Context) error { return n.m.TryApply(ctx, []intent.App{n.app(name)}) })
 	}
 	return false
