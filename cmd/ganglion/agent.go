@@ -186,7 +186,6 @@ func parseNATS(v value) ([]string, error) {
 // one by itself again in this life.
 func runAgent(ctx context.Context, cfg agent.Config) error {
 	raisePriority(cfg.Logger)
-	calmMonitor(cfg.Logger)
 	var telling sync.WaitGroup
 	defer telling.Wait() // else we could be gone before it is told
 	ending, stop := context.WithCancel(ctx)
