@@ -38,12 +38,14 @@ var house = map[string]room{
 	"workload":           {may: []string{"intent"}, pure: true, why: "supervision and planning are pure; drivers do the work"},
 	"workload/signature": {pure: true, why: "whether a signature is good follows from its bytes, a key and a package alone; who is trusted is decided elsewhere"},
 
-	"consensus":               {may: []string{"consensus/topology"}, why: "raft; siblings are wired by agent"},
+	"durable": {why: "files that outlive a crash, for whoever keeps some; knows nobody"},
+
+	"consensus":               {may: []string{"consensus/topology", "durable"}, why: "raft; siblings are wired by agent"},
 	"consensus/consensustest": {may: []string{"consensus", "consensus/topology"}, why: "test network of consensus"},
 	"gossip":                  {why: "serf; knows nothing of what the mesh decides"},
 	"gossip/gossiptest":       {may: []string{"gossip"}, why: "test network of gossip"},
-	"events":                  {why: "the story; knows nothing of who tells it"},
-	"trust":                   {why: "keys and certificates; knows nothing of what they protect"},
+	"events":                  {may: []string{"durable"}, why: "the story; knows nothing of who tells it"},
+	"trust":                   {may: []string{"durable"}, why: "keys and certificates; knows nothing of what they protect"},
 	"reflexes/senses":         {may: []string{"reflexes", "reflexes/senses/procfs", "intent"}, why: "facts from the host; agent translates"},
 	"reflexes/senses/procfs":  {why: "reads the kernel's text files; knows no fact"},
 	"workload/output":         {may: []string{"workload"}, why: "output files of copies, shared by the drivers"},
@@ -55,12 +57,12 @@ var house = map[string]room{
 	"workload/artifact":       {may: []string{"workload/bootclock"}, why: "packages by content: knows no agent, no mesh and no app"},
 	"workload/workloadtest":   {may: []string{"workload", "workload/output"}, why: "the conformance suite knows no driver"},
 
-	"agent":          {may: []string{"intent/", "consensus/", "gossip", "events", "trust", "reflexes/", "workload/", "agent/"}, why: "the only package that knows all siblings"},
+	"agent":          {may: []string{"intent/", "consensus/", "gossip", "events", "trust", "reflexes/", "workload/", "agent/", "durable"}, why: "the only package that knows all siblings"},
 	"agent/api":      {may: []string{"intent", "intent/expr", "intent/cron", "consensus/topology", "events", "reflexes"}, why: "what travels between agents and clients, and what of it is refused: no machinery"},
 	"agent/packages": {may: []string{"intent", "workload/artifact"}, why: "gets and keeps packages, whoever runs from them and whoever has them"},
 	"agent/copies":   {may: []string{"intent", "consensus/topology", "workload", "workload/bootclock", "reflexes/senses", "agent/packages"}, why: "runs copies through the Driver contract, whoever the driver is"},
 	"agent/brake":    {may: []string{"trust"}, why: "who has frozen the mesh, and who may end that: knows nothing of what is held"},
-	"agent/reflexer": {may: []string{"intent", "reflexes"}, why: "runs the engine of reflexes: who senses, and who acts, is not its business"},
+	"agent/reflexer": {may: []string{"durable", "intent", "reflexes"}, why: "runs the engine of reflexes: who senses, and who acts, is not its business"},
 	"agent/leases":   {may: []string{"consensus/topology"}, pure: true, why: "leases are stepped in virtual time, on clocks that differ"},
 
 	"cmd/ganglion": {may: []string{"intent/", "agent/", "consensus/topology", "events", "trust", "reflexes", "workload/keeper", "workload/artifact", "workload/signature"}, why: "a client of the API and a shell around agent"},

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/durable"
 	"github.com/ganglion-mesh/ganglion/trust"
 	"github.com/ganglion-mesh/ganglion/workload/artifact"
 )
@@ -104,7 +105,7 @@ func (s *store) forgetMesh() error {
 		errs = append(errs, os.RemoveAll(s.path(name)))
 	}
 	errs = append(errs, artifact.RemoveStore(s.path(dirArtifacts)))
-	return errors.Join(append(errs, syncDir(s.dir))...)
+	return errors.Join(append(errs, durable.SyncDir(s.dir))...)
 }
 
 // remove removes a file durably. That there is none is no error.
@@ -114,7 +115,7 @@ func (s *store) remove(name string) error {
 		return nil
 	}
 	if err == nil {
-		err = syncDir(s.dir)
+		err = durable.SyncDir(s.dir)
 	}
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", s.path(name), err)
@@ -136,34 +137,13 @@ func (s *store) load(name string, v any) error {
 	return nil
 }
 
-func (s *store) save(name string, v any) (err error) {
+func (s *store) save(name string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	tmp := s.path(name + ".new")
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(tmp, s.path(name))
-	}
-	if err == nil {
-		err = syncDir(s.dir)
-	}
-	if err != nil {
+	if err := durable.Replace(s.path(name), b, 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", s.path(name), err)
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/ganglion-mesh/ganglion/durable"
 )
 
 // Files of a server, below Config.Dir. The id lives in the Raft directory, so
@@ -48,7 +50,7 @@ func loadServerID(raftDir string) (string, error) {
 		return "", fmt.Errorf("read server id: %s is missing beside a log; wipe %s, and let the server join again", path, raftDir)
 	}
 	id := newServerID()
-	if err := writeDurably(path, id+"\n"); err != nil {
+	if err := durable.Replace(path, []byte(id+"\n"), fileMode); err != nil {
 		return "", fmt.Errorf("make server id: %w", err)
 	}
 	return id, nil
@@ -61,32 +63,6 @@ func newServerID() string {
 	b[6] = b[6]&0x0f | 0x40
 	b[8] = b[8]&0x3f | 0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
-}
-
-// writeDurably replaces a small file so that it is whole, old or new, after
-// any crash.
-func writeDurably(path, content string) error {
-	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, fileMode)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(tmp))
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // readMarker tells which server of this host was part of a mesh; empty if none
@@ -103,7 +79,7 @@ func readMarker(dir string) (string, error) {
 }
 
 func writeMarker(dir, id string) error {
-	if err := writeDurably(filepath.Join(dir, markerName), id+"\n"); err != nil {
+	if err := durable.Replace(filepath.Join(dir, markerName), []byte(id+"\n"), fileMode); err != nil {
 		return fmt.Errorf("write marker: %w", err)
 	}
 	return nil

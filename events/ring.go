@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+
+	"github.com/ganglion-mesh/ganglion/durable"
 )
 
 const (
@@ -235,7 +237,7 @@ func (r *ring) sync() error {
 		}
 	}
 	if dir {
-		errs = append(errs, syncDir(r.dir))
+		errs = append(errs, durable.SyncDir(r.dir))
 	}
 	return errors.Join(errs...)
 }
@@ -262,12 +264,4 @@ func createSegment(segBytes int64) func(path string) (ringFile, error) {
 		}
 		return f, nil // any other error: a file system that cannot reserve
 	}
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -221,7 +221,7 @@ func at(facts []Fact, now Boot) []Fact {
 func TestExitAllocatesNothing(t *testing.T) {
 	e := NewEngine(Config{Boot: "1", Seed: 1})
 	e.SetRules(0, compile(t, reviveRule))
-	now, count := Boot(time.Second), int64(0)
+	now, count := time.Second, int64(0)
 	buf := make([]Fact, 0, 8)
 	permitted := 0
 	exit := func() {

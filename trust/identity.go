@@ -14,6 +14,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/ganglion-mesh/ganglion/durable"
 )
 
 // identityFile holds all of a host's credentials: one file, so that no crash
@@ -161,7 +163,7 @@ func SaveIdentity(dir string, i *Identity) (err error) {
 	if err = os.Rename(f.Name(), filepath.Join(dir, identityFile)); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return durable.SyncDir(dir)
 }
 
 // LoadIdentity reads and checks what SaveIdentity wrote. Where there is none,
@@ -204,19 +206,10 @@ func RemoveIdentity(dir string) error {
 		return nil
 	}
 	if err == nil {
-		err = syncDir(dir)
+		err = durable.SyncDir(dir)
 	}
 	if err != nil {
 		return fmt.Errorf("remove identity: %w", err)
 	}
 	return nil
-}
-
-// syncDir makes a rename or removal in dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

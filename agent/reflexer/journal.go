@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/ganglion-mesh/ganglion/durable"
 	"github.com/ganglion-mesh/ganglion/reflexes"
 )
 
@@ -32,7 +32,6 @@ type journal struct {
 	dir  string
 	log  *slog.Logger
 	bell chan struct{} // cap 1: there is something to flush
-	over sync.WaitGroup
 
 	mu    sync.Mutex
 	file  *os.File // nil: nothing is in the present one
@@ -135,7 +134,7 @@ func (j *journal) sync() error {
 		return err
 	}
 	if err = file.Sync(); err == nil && !named {
-		err = syncDir(j.dir)
+		err = durable.SyncDir(j.dir)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -256,7 +255,7 @@ func (k *keeper) store(data []byte) bool {
 func (k *keeper) writing(data []byte) func() {
 	old, last := k.j.turn()
 	return func() {
-		err := replace(filepath.Join(k.j.dir, stateFile), data)
+		err := durable.Replace(filepath.Join(k.j.dir, stateFile), data, 0o600)
 		if err == nil {
 			err = k.j.cut(last)
 		} else if old != nil {
@@ -274,28 +273,4 @@ func (k *keeper) writing(data []byte) func() {
 func (k *keeper) close() {
 	close(k.jobs)
 	k.ended.Wait()
-}
-
-// replace puts data in the place of a file, on the disk when it returns.
-func replace(path string, data []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -223,9 +223,7 @@ func (r *Reflexer) Forget(t reflexes.Target) {
 // reports whether the engine could be asked.
 func (r *Reflexer) Explain(ctx context.Context, rule string) (out []reflexes.Explanation, ok bool) {
 	ok = r.ask(ctx, func(e *reflexes.Engine, now reflexes.Boot) {
-		for _, x := range e.Explain(now, rule) {
-			out = append(out, x)
-		}
+		out = append(out, e.Explain(now, rule)...)
 	})
 	if !ok {
 		return nil, false
@@ -245,11 +243,4 @@ func (r *Reflexer) Known(ctx context.Context, vars []reflexes.VarID) (out []refl
 		return nil, false
 	}
 	return out, true
-}
-
-// Wants are the rules that fired, or wanted to, on this host within the last
-// minute and would disturb something.
-func (r *Reflexer) Wants(ctx context.Context) (out []string) {
-	r.ask(ctx, func(e *reflexes.Engine, now reflexes.Boot) { out = append(out, e.Wants(now)...) })
-	return out
 }

@@ -61,7 +61,7 @@ func (k *copyKills) read(group uint64, n int64) (rose bool) {
 func NewOOM(cfg OOMConfig) (*OOM, error) {
 	cfg.Log = defaulted(cfg.Log, "/dev/kmsg")
 	cfg.Logger = loggerOr(cfg.Logger)
-	if err := cfg.CopiesConfig.validate(); err != nil {
+	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("set up the sense of kills for want of memory: %w", err)
 	}
 	return &OOM{cfg: cfg, copies: map[string]*copyKills{}, hostLast: -1}, nil

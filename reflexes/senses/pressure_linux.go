@@ -214,7 +214,7 @@ type pressureRatio struct {
 
 // add takes a file over, with the variables for the last second and the last ten
 // seconds; a variable 0 is not told.
-func (g *gauge) add(f *procfs.File, t reflexes.Target, step time.Duration, some1, some10, full1, full10 reflexes.VarID) *pressureMeter {
+func (g *gauge) add(f *procfs.File, t reflexes.Target, step time.Duration, some1, some10, full1, full10 reflexes.VarID) {
 	m := &pressureMeter{file: f, target: t}
 	for _, r := range []struct {
 		id   reflexes.VarID
@@ -227,7 +227,6 @@ func (g *gauge) add(f *procfs.File, t reflexes.Target, step time.Duration, some1
 		}
 	}
 	g.meters = append(g.meters, m)
-	return m
 }
 
 // look reads all files and returns what has changed or is to be told again. The

@@ -108,16 +108,12 @@ func New(cfg Config) (*Set, error) {
 	return s, nil
 }
 
-// Need says which variables are read from now on, by rules for all anyone knows.
-// A sense that tells none of them stops, and what it told is not known any more.
-// For what the engine counts by itself, what it counts is needed, and for what an
-// exit was, the kills that may be its reason. It may be called before Run.
-func (s *Set) Need(vars []reflexes.VarID) { s.need([]demand{{vars: closure(vars)}}, nil) }
-
-// NeedFor is Need for what rules read, and for what else is read, at leisure:
-// what is dear to tell at once is told at once only to rules. Of the senses of
-// users' own, which all tell the same variables, only those run that a rule is
-// about.
+// NeedFor says what is read from now on: by rules, and what else, at leisure, for
+// what is dear to tell at once is told at once only to rules. A sense that tells
+// none of it stops, and what it told is not known any more; of the senses of users'
+// own, which all tell the same variables, only those run that a rule is about. For
+// what the engine counts by itself, what it counts is needed, and for what an exit
+// was, the kills that may be its reason. It may be called before Run.
 func (s *Set) NeedFor(rules []*reflexes.Rule, vars []reflexes.VarID) {
 	readers := make([]demand, len(rules))
 	for i, r := range rules {
@@ -129,7 +125,7 @@ func (s *Set) NeedFor(rules []*reflexes.Rule, vars []reflexes.VarID) {
 // demand is what somebody reads.
 type demand struct {
 	vars map[reflexes.VarID]bool
-	rule *reflexes.Rule // nil: of whatever target
+	rule *reflexes.Rule
 }
 
 // attentive is a sense that looks more often while somebody waits for what it
@@ -140,7 +136,7 @@ func (s *Set) need(readers []demand, leisure map[reflexes.VarID]bool) {
 	for _, j := range s.jobs {
 		of, own := j.sense.(interface{ Target() reflexes.Target })
 		read := slices.ContainsFunc(readers, func(r demand) bool {
-			return tellsAny(j.sense, r.vars) && (!own || r.rule == nil || r.rule.About(of.Target()))
+			return tellsAny(j.sense, r.vars) && (!own || r.rule.About(of.Target()))
 		})
 		if a, ok := j.sense.(attentive); ok {
 			a.attend(read)

@@ -74,13 +74,13 @@ func TestOnlyWhatIsReadRuns(t *testing.T) {
 		if a.runs.Load()+b.runs.Load() != 0 {
 			t.Fatal("nobody reads anything, and something runs")
 		}
-		s.Need([]reflexes.VarID{reflexes.HostOOM10m, reflexes.HostLoad}) // a window and a number
+		s.NeedFor(nil, []reflexes.VarID{reflexes.HostOOM10m, reflexes.HostLoad}) // a window and a number
 		synctest.Wait()
 		<-s.Ready()
 		if facts := s.Take(nil); len(facts) != 2 {
 			t.Fatalf("a window needs what it counts: %v", facts)
 		}
-		s.Need([]reflexes.VarID{reflexes.HostOOMCount})
+		s.NeedFor(nil, []reflexes.VarID{reflexes.HostOOMCount})
 		synctest.Wait()
 		facts := s.Take(nil)
 		if len(facts) != 1 || facts[0].Var != reflexes.HostLoad || facts[0].Value.Known() {
@@ -89,7 +89,7 @@ func TestOnlyWhatIsReadRuns(t *testing.T) {
 		if st := s.Status(); st[0].State != StateIdle || st[1].State != StateRunning || st[1].Facts != 1 {
 			t.Errorf("%+v", st)
 		}
-		s.Need([]reflexes.VarID{reflexes.HostLoad})
+		s.NeedFor(nil, []reflexes.VarID{reflexes.HostLoad})
 		synctest.Wait()
 		if facts := s.Take(nil); len(facts) != 1 || !facts[0].Value.Known() {
 			t.Errorf("it is read again, and a counter stays what it was: %v", facts)
@@ -148,7 +148,7 @@ func TestAttention(t *testing.T) {
 		t.Fatal(err)
 	}
 	psi := []reflexes.VarID{reflexes.HostPSICPUSome10s}
-	s.Need(psi)
+	s.NeedFor([]*reflexes.Rule{r}, nil)
 	s.NeedFor(nil, psi)
 	s.NeedFor([]*reflexes.Rule{r}, psi)
 	s.NeedFor(nil, nil)
@@ -219,7 +219,7 @@ func TestASenseFailsAlone(t *testing.T) {
 			return errors.New("no such file\nand more")
 		}
 		s := runSet(t, good, bad)
-		s.Need([]reflexes.VarID{reflexes.HostLoad, reflexes.HostCPUBusy})
+		s.NeedFor(nil, []reflexes.VarID{reflexes.HostLoad, reflexes.HostCPUBusy})
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		var pauses []time.Duration
@@ -271,7 +271,7 @@ func TestFailureIsSaidOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.Need([]reflexes.VarID{reflexes.HostLoad})
+		s.NeedFor(nil, []reflexes.VarID{reflexes.HostLoad})
 		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Minute)
 		defer cancel()
 		s.Run(ctx)
@@ -291,7 +291,7 @@ func TestRetriesBeginAnewAfterALongRun(t *testing.T) {
 			ended = time.Now()
 			return nil // to end by itself is a failure too
 		}})
-		s.Need([]reflexes.VarID{reflexes.HostLoad})
+		s.NeedFor(nil, []reflexes.VarID{reflexes.HostLoad})
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		for _, p := range pauses[1:] {
@@ -313,12 +313,12 @@ func TestStoppingJoins(t *testing.T) {
 		}}
 		s := runSet(t, slow)
 		for range 20 {
-			s.Need([]reflexes.VarID{reflexes.HostLoad})
+			s.NeedFor(nil, []reflexes.VarID{reflexes.HostLoad})
 			time.Sleep(100 * time.Millisecond)
-			s.Need(nil)
+			s.NeedFor(nil, nil)
 			time.Sleep(100 * time.Millisecond)
 		}
-		s.Need([]reflexes.VarID{reflexes.HostLoad})
+		s.NeedFor(nil, []reflexes.VarID{reflexes.HostLoad})
 		time.Sleep(5 * time.Second)
 		if slow.now.Load() != 1 {
 			t.Error("it does not run, though it is read")

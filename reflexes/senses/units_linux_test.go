@@ -103,7 +103,7 @@ func TestUnitsAfterSystemdItself(t *testing.T) {
 	wg.Go(func() { s.Run(ctx) })
 	defer wg.Wait()
 	defer cancel()
-	s.Need([]reflexes.VarID{reflexes.UnitState})
+	s.NeedFor(nil, []reflexes.VarID{reflexes.UnitState})
 	target := reflexes.Target{Scope: reflexes.ScopeUnit, Name: name}
 	knows := func(id reflexes.VarID, v reflexes.Value) func() bool {
 		return func() bool {
