@@ -114,7 +114,7 @@ func (s *server) postThaw(r *http.Request, body []byte) (any, error) {
 		return s.getLocalFreeze(nil, nil)
 	}
 	by := s.cfg.Name
-	if c, err := s.callerOf(r); err == nil && c.isAgent() || err == nil && c.via == callerLocal {
+	if c, err := s.callerOf(r); err == nil && (c.isAgent() || c.via == callerLocal) {
 		by = c.peer.Host
 	}
 	thaw := topology.Thaw{Epoch: max(s.brake.Epoch(), state.Thawed().Epoch) + 1, By: by}

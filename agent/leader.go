@@ -38,6 +38,20 @@ type leaderLoop struct {
 	brake  *brake.Keeper
 }
 
+// makeLeader puts together what a member does while it leads.
+func (m *member) makeLeader() {
+	m.obs = newObservatory()
+	m.teller = newTeller(m.cfg.Name, m.emit)
+	m.lessor = newLessor(m.raft, m.cfg.bootClock(), m.cfg.Lease)
+	m.lender = &lender{raft: m.raft, clock: m.cfg.bootClock()}
+	m.leader = &leaderLoop{
+		raft: m.raft, obs: m.obs, pool: m.pool, teller: m.teller, lessor: m.lessor, lender: m.lender, brake: m.brake,
+		log: m.log, told: m.cfg.Seams.Lead,
+		probes: &prober{net: m.cfg.network(), obs: m.obs, asked: map[string]time.Time{}},
+		voters: &voterKeeper{pool: m.pool, obs: m.obs, links: m.links, log: m.log, asked: map[string]time.Time{}, retiring: map[string]time.Time{}},
+	}
+}
+
 // run works whenever this host leads, until ctx ends.
 func (l *leaderLoop) run(ctx context.Context) error {
 	for ctx.Err() == nil {

@@ -128,14 +128,7 @@ func newMember(cfg *Config, adm admission, st *store, host hostDriver) (m *membe
 	m.door = &raftDoor{port: m.mux.Listener(trust.ALPNRaft), links: m.links, admit: m.admitRaft}
 	m.raft = newRaftSlot(st.path(dirRaft), m.addr, m.door.next, m.log)
 	m.raft.onMove = m.raftMoved
-	m.obs = newObservatory()
-	m.teller = newTeller(cfg.Name, m.emit)
-	m.lessor = newLessor(m.raft, cfg.bootClock(), cfg.Lease)
-	m.leader = &leaderLoop{raft: m.raft, obs: m.obs, pool: m.pool, teller: m.teller, log: m.log, told: m.cfg.Seams.Lead}
-	m.lender = &lender{raft: m.raft, clock: cfg.bootClock()}
-	m.leader.lessor, m.leader.lender, m.leader.brake = m.lessor, m.lender, m.brake
-	m.leader.probes = &prober{net: m.cfg.network(), obs: m.obs, asked: map[string]time.Time{}}
-	m.leader.voters = &voterKeeper{pool: m.pool, obs: m.obs, links: m.links, log: m.log, asked: map[string]time.Time{}, retiring: map[string]time.Time{}}
+	m.makeLeader()
 	m.slices = &sliceWatch{member: m}
 	m.links.refuse = m.revokedPeer
 	m.leaseHolder = &leaseHolder{member: m, clock: cfg.bootClock(), news: make(chan struct{}, 1)}
