@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -155,12 +156,23 @@ func TestReopen(t *testing.T) {
 	}
 }
 
+// A follower misses nothing while the files rotate under it. The writer waits
+// for each rotation's end: what is written in the middle of one may be lost.
 func TestFollow(t *testing.T) {
 	s := store(t, 200)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
+	var writing sync.Mutex
 	run := make(chan error, 1)
-	go func() { run <- s.Run(ctx) }()
+	go func() {
+		var err error
+		for err == nil && wait(ctx, time.Millisecond) {
+			writing.Lock()
+			err = s.Rotate()
+			writing.Unlock()
+		}
+		run <- err
+	}()
 	got := make(chan string, 1000)
 	done := make(chan error, 1)
 	go func() {
@@ -171,11 +183,14 @@ func TestFollow(t *testing.T) {
 	}()
 	out, _ := opened(t, s) // after the reader has come
 	var want, have string
-	for i := range 60 {
+	for i := range 40 {
 		line := fmt.Sprintf("line %d of the output\n", i)
 		want += line
-		fmt.Fprint(out, line[:5])
-		fmt.Fprint(out, line[5:])
+		for _, part := range []string{line[:5], line[5:]} {
+			writing.Lock()
+			fmt.Fprint(out, part)
+			writing.Unlock()
+		}
 		for len(have) < len(want) { // rotation goes on beside this
 			select {
 			case d := <-got:
@@ -185,7 +200,9 @@ func TestFollow(t *testing.T) {
 			}
 		}
 	}
+	writing.Lock()
 	fmt.Fprint(out, "unfinished")
+	writing.Unlock()
 	if d := <-got; d != "unfinished" {
 		t.Errorf("a line without end: %q", d)
 	}
@@ -195,6 +212,35 @@ func TestFollow(t *testing.T) {
 	cancel()
 	if err := errors.Join(<-done, <-run); err != nil {
 		t.Error(err)
+	}
+}
+
+// Run bounds the files of copies that go on writing, and loses next to nothing.
+func TestRun(t *testing.T) {
+	s := store(t, 1000)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	run := make(chan error, 1)
+	go func() { run <- s.Run(ctx) }()
+	out, _ := opened(t, s)
+	path, _ := s.Paths(web)
+	for rotated, size := 0, int64(0); rotated < 5; {
+		fmt.Fprint(out, "a line of forty bytes, its end counted.\n")
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Size() < size {
+			rotated++
+		}
+		size = info.Size()
+	}
+	cancel()
+	if err := <-run; err != nil {
+		t.Error(err)
+	}
+	if files, err := filepath.Glob(filepath.Join(filepath.Dir(path), "stdout.*")); err != nil || len(files) != 3 {
+		t.Errorf("%d files, %v: want 3", len(files), err)
 	}
 }
 

@@ -136,10 +136,17 @@ func (s *stream) copyOut(dir, src *os.File, base, limit int64) error {
 	}
 	defer dst.Close()
 	// To the end as it is then, with a bound, for a copy that writes meanwhile.
-	if _, err := io.Copy(dst, io.NewSectionReader(src, from, 3*limit)); err != nil {
+	rest := io.NewSectionReader(src, from, 3*limit)
+	if _, err := io.Copy(dst, rest); err != nil {
 		return errors.Join(err, s.root.Remove(tmp))
 	}
-	return s.root.Rename(tmp, filepath.Join(s.dir, pieceName(s.name, base+from)))
+	if err := s.root.Rename(tmp, filepath.Join(s.dir, pieceName(s.name, base+from))); err != nil {
+		return err
+	}
+	// Naming a file can take long. What came in the meantime is the last that is
+	// read before the truncation.
+	_, err = io.Copy(dst, rest)
+	return err
 }
 
 // drop removes the oldest pieces over keep files, the live one counted.
