@@ -293,6 +293,12 @@ func (h *Host) inside(name string, args ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{"--net=/run/netns/" + h.ns, "--", name}, args...)...)
 }
 
+// IP runs ip(8) on the host's network.
+func (h *Host) IP(args ...string) {
+	h.rig.t.Helper()
+	h.rig.ip(append([]string{"-n", h.ns}, args...)...)
+}
+
 // StartAgent starts the host's agent, with more flags if given, and waits until
 // it answers.
 func (h *Host) StartAgent(flags ...string) {
