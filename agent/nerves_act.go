@@ -47,8 +47,8 @@ func (n *nerves) unfrozen(app string, revives bool) error {
 // scarce tells whether an act would take a ready copy while as many others of
 // its app on this host are not ready as an update may change at a time (S5).
 func (n *nerves) scarce(f reflexes.Firing) bool {
-	if op := f.Rung.Do.Op; op != "restart" && op != "stop" || f.On.Scope != reflexes.ScopeCopy {
-		return false
+	if op := f.Rung.Do.Op; op != "restart" && op != "stop" || f.On.Scope != reflexes.ScopeCopy || f.Rung.Revives() {
+		return false // and nothing is looked up for what is in a hurry
 	}
 	app := appOf(f.On)
 	unready, ready := 0, false
@@ -121,9 +121,9 @@ func (n *nerves) actOn(ctx context.Context, id workload.CopyID, o reflexer.Order
 
 // onHere lists the copies of this host that t means.
 func (n *nerves) onHere(t reflexes.Target) (out []workload.CopyID) {
-	for _, r := range n.copies.Reports() {
-		if t.Scope == reflexes.ScopeCopy && t.Name == r.ID.String() || t.Scope == reflexes.ScopeApp && t.Name == r.ID.App {
-			out = append(out, r.ID)
+	for _, id := range n.copies.Of(appOf(t)) {
+		if t.Scope == reflexes.ScopeApp || t.Name == id.String() {
+			out = append(out, id)
 		}
 	}
 	return out

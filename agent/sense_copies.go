@@ -6,6 +6,7 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/agent/copies"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/intent"
 	"github.com/ganglion-mesh/ganglion/reflexes"
 	"github.com/ganglion-mesh/ganglion/reflexes/senses"
 )
@@ -61,17 +62,15 @@ func (l *copyLook) at(reports []copies.CopyReport, now reflexes.Boot) []reflexes
 	l.facts, l.now = l.facts[:0], now
 	seen, apps := map[string]bool{}, map[string][2]int{}
 	list := make([]senses.Copy, 0, len(reports))
-	sl := l.slices.slice()
+	asked := map[string]intent.Resources{} // by app
+	for _, a := range l.slices.slice().Assignments {
+		asked[a.Placement.App] = a.Spec.Resources
+	}
 	for _, r := range reports {
 		id := r.ID.String()
 		seen[id] = true
-		c := senses.Copy{ID: id, PID: r.Pid}
-		for _, a := range sl.Assignments {
-			if a.Placement.App == r.ID.App {
-				c.Memory, c.CPU = int64(a.Spec.Resources.Memory), a.Spec.Resources.CPU
-			}
-		}
-		list = append(list, c)
+		of := asked[r.ID.App]
+		list = append(list, senses.Copy{ID: id, PID: r.Pid, Memory: int64(of.Memory), CPU: of.CPU})
 		l.copy(id, r)
 		n := apps[r.ID.App]
 		n[0]++

@@ -72,8 +72,7 @@ type Rung struct {
 	Do   intent.Action // Op "" on a rung that only tells
 	op   operation
 	text string
-	// revives: it restarts a copy, or what else a rule is about, that has ended:
-	// nothing that runs can be harmed by it.
+	// revives is what Revives tells.
 	revives bool
 	// app is the app, copy or unit that it acts on, where the rule's own target
 	// is not it.

@@ -38,6 +38,10 @@ type Rule struct {
 	source      intent.Reflex
 }
 
+// Revives tells whether the rung restarts what has ended: nothing that runs can be
+// harmed by it, and where it runs again already there is nothing to do.
+func (r *Rung) Revives() bool { return r.revives }
+
 // Class is how far the rule can reach.
 func (r *Rule) Class() Class { return r.class }
 

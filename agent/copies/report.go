@@ -78,6 +78,19 @@ func (m *Manager) Reports() []CopyReport {
 	return out
 }
 
+// Of returns the copies of an app on this host, by number.
+func (m *Manager) Of(app string) (ids []workload.CopyID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, r := range m.runners {
+		if id.App == app && r.view.version != "" { // as Reports
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b workload.CopyID) int { return cmp.Compare(a.N, b.N) })
+	return ids
+}
+
 // Changed returns a channel that is closed when a report differs from what it
 // was. Get the channel first, then Reports: then no change is missed.
 func (m *Manager) Changed() <-chan struct{} {

@@ -10,8 +10,13 @@ import (
 	"github.com/ganglion-mesh/ganglion/workload"
 )
 
-// exitGrace is how long the exit of a stopped copy is waited for.
-const exitGrace = time.Second
+const (
+	// exitGrace is how long the exit of a stopped copy is waited for.
+	exitGrace = time.Second
+	// saveDelay is how long the memory of a copy that ended and is not restarted at
+	// once stays unsaved.
+	saveDelay = 10 * time.Millisecond
+)
 
 // runner keeps one copy, on one goroutine: it feeds a workload.Supervisor and
 // does what that asks for. An exit is read, decided and answered by a start
@@ -144,6 +149,7 @@ func (r *runner) run(ctx context.Context) {
 			return
 		}
 	}
+	r.remember()
 }
 
 // exited answers an end that nobody asked for.
@@ -250,9 +256,16 @@ func (r *runner) step(ctx context.Context, in workload.Input) time.Time {
 			}
 		}
 	}
-	r.remember()
+	wake := out.Wake
+	if _, ended := in.(workload.Exited); ended && r.handle == nil && r.sup.Memory().Completed == r.memory.last.Completed {
+		if soon := time.Now().Add(saveDelay); wake.IsZero() || soon.Before(wake) {
+			wake = soon
+		}
+	} else {
+		r.remember()
+	}
 	r.publish()
-	return out.Wake
+	return wake
 }
 
 // recall hands the supervisor what the last life of the agent knew of the copy.
@@ -268,7 +281,8 @@ func (r *runner) recall(ctx context.Context) {
 
 // remember saves what the next life of the agent must know. It comes after what
 // the step had to do, so that no write stands before a start, and before anybody
-// is told that the copy has completed.
+// is told that the copy has completed. What ended and is to wait may be wanted at
+// once by a reflex: that is saved a moment later.
 func (r *runner) remember() {
 	mem := r.sup.Memory()
 	if mem.Generation == 0 {

@@ -56,9 +56,7 @@ type Config struct {
 // Order is an act that was permitted and recorded.
 type Order struct {
 	reflexes.Act
-	// Revives says that what the rule is about has ended and is to run again: where
-	// it runs already there is nothing to do.
-	Revives bool
+	Revives bool // see reflexes.Rung
 }
 
 // Told is one thing that became of a rule.

@@ -116,13 +116,9 @@ func (r *Reflexer) fire(ctx context.Context, f reflexes.Firing) {
 	if !ok {
 		return
 	}
-	order := Order{Act: act}
+	order := Order{Act: act, Revives: f.Rung.Revives()}
 	order.Facts = slices.Clone(act.Facts) // the engine's own change
-	records := r.engine.TakeRecords()
-	for _, rec := range records {
-		order.Revives = order.Revives || rec.Act == act.ID && rec.Kind == reflexes.RecordIntent && rec.Revives
-	}
-	err := r.journal.append(records)
+	err := r.journal.append(r.engine.TakeRecords())
 	r.flights[act.ID] = flight{sensed: act.Sensed, acted: r.now(), facts: order.Facts, tells: act.Tell}
 	r.acts.Go(func() {
 		if err == nil && act.Durable {
