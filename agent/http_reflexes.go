@@ -80,7 +80,9 @@ func (n *nerves) explain(ctx context.Context) ([]api.LocalReflex, error) {
 	}
 	targets := map[string][]api.ReflexTarget{}
 	for _, x := range list {
-		targets[x.Rule] = append(targets[x.Rule], api.ShowTarget(x))
+		one := api.ShowTarget(x)
+		one.Holds = n.held.of(x.Rule, x.Target)
+		targets[x.Rule] = append(targets[x.Rule], one)
 	}
 	for i, l := range all {
 		if all[i].Targets = targets[api.RuleName(l.Name, l.App)]; all[i].Targets == nil {

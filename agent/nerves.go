@@ -36,8 +36,10 @@ type nerves struct {
 	stirred  chan struct{} // cap 1: the slice may have other reflexes
 	rules    ruleBook      // of run's goroutine
 	pulse    pulse
+	held     *throttles
 
 	mu       sync.Mutex
+	ruled    bool             // the engine was given rules
 	ruling   []*reflexes.Rule // what the engine has
 	guards   []reflexes.VarID // what it reads whatever its rules read
 	watching bool             // everything is sensed, for somebody looks
@@ -49,6 +51,7 @@ type nerves struct {
 func newNerves(m *member) (_ *nerves, err error) {
 	n := &nerves{member: m, watched: senses.NewCopies(), stirred: make(chan struct{}, 1), rules: ruleBook{rules: map[string]compiled{}}}
 	n.pulse = pulse{copies: map[string]*copyPulse{}}
+	n.rules.able = n.able
 	clock := func() reflexes.Boot { return m.bootTime() }
 	list, err := senses.Standard(senses.StandardConfig{Now: clock, Copies: n.watched, Logger: m.log})
 	if err != nil {
@@ -63,6 +66,9 @@ func newNerves(m *member) (_ *nerves, err error) {
 		Authority: n.authority, Act: n.act, Tell: n.tell, Logger: m.log,
 	})
 	if err != nil {
+		return nil, err
+	}
+	if n.held, err = openThrottles(n); err != nil {
 		return nil, err
 	}
 	if n.slices.slice().MeshID != "" {
@@ -90,6 +96,7 @@ func (n *nerves) run(ctx context.Context) error {
 	var all sync.WaitGroup
 	defer all.Wait()
 	all.Go(func() { n.set.Run(ctx) })
+	all.Go(func() { n.held.run(ctx) })
 	judge, err := api.NewJudge()
 	if err != nil {
 		return err
@@ -116,6 +123,10 @@ func (n *nerves) heed(sl topology.Slice) {
 	n.shown = shown
 	n.mu.Unlock()
 	n.reflexer.SetRules(rules)
+	n.mu.Lock()
+	n.ruled = true
+	n.mu.Unlock()
+	n.held.look() // a rule that is gone holds nothing back
 }
 
 // deploying mutes what is about copies that a deploy is at work on, until they
@@ -134,9 +145,10 @@ func (n *nerves) deploying(sl topology.Slice) {
 	}
 }
 
-// misunderstood tells of a rule that this release cannot compile.
+// misunderstood tells of a rule that this release cannot compile, or this host
+// cannot do.
 func (n *nerves) misunderstood(name string, why error) {
-	n.log.Warn("a reflex is not understood here, and off", "reflex", name, "error", why)
+	n.log.Warn("a reflex is off on this host", "reflex", name, "error", why)
 	n.tell(reflexer.Told{Outcome: reflexes.Outcome{
 		Kind: reflexes.Suppressed, Reason: reflexes.ReasonIncapable, Rule: name, Target: reflexes.Host(), Detail: why.Error(),
 	}})
@@ -145,7 +157,8 @@ func (n *nerves) misunderstood(name string, why error) {
 // ruleBook is the rules of a slice, compiled once each.
 type ruleBook struct {
 	judge *api.Judge
-	rules map[string]compiled // by name
+	able  func(*reflexes.Rule) error // why this host cannot do what a rule may
+	rules map[string]compiled        // by name
 	set   bool
 }
 
@@ -169,7 +182,10 @@ func (b *ruleBook) of(sl topology.Slice, failed func(name string, why error)) (r
 		if !known || c.text != string(text) {
 			changed = true
 			c = compiled{text: string(text)}
-			if c.rule, c.err = b.judge.Rule(d.reflex, d.app); c.err != nil {
+			if c.rule, c.err = b.judge.Rule(d.reflex, d.app); c.err == nil && !c.rule.Observe {
+				c.err = b.able(c.rule)
+			}
+			if c.err != nil {
 				failed(name, c.err)
 			}
 		}

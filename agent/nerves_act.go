@@ -115,8 +115,31 @@ func (n *nerves) actOn(ctx context.Context, id workload.CopyID, o reflexer.Order
 			return err
 		}
 		return n.copies.Signal(ctx, id, sig, may)
+	case "throttle":
+		if err := may(); err != nil {
+			return err
+		}
+		return n.held.begin(ctx, id, o)
 	}
 	return fmt.Errorf("this release cannot %s", o.Do.Op)
+}
+
+// able tells why this host cannot do what a rule may, or nil.
+func (n *nerves) able(r *reflexes.Rule) error {
+	for i := range r.Rungs {
+		do := r.Rungs[i].Do
+		if do.Op != "throttle" {
+			continue
+		}
+		t, err := do.Throttle()
+		if err == nil {
+			err = n.copies.CanThrottle(workload.Throttle{CPU: t.CPU, Memory: int64(t.Memory)})
+		}
+		if err != nil {
+			return fmt.Errorf("throttle: %w", err)
+		}
+	}
+	return nil
 }
 
 // onHere lists the copies of this host that t means.
@@ -173,6 +196,7 @@ func (n *nerves) tell(t reflexer.Told) {
 	case reflexes.Observed:
 		data = events.ReflexObserved{Rule: rule, App: app, Target: target, Facts: factsOf(t.Facts), Action: t.Action, Reason: t.Reason.String()}
 	case reflexes.Cleared:
+		n.held.look()
 		data = events.ReflexCleared{Rule: rule, App: app, Target: target, HeldMS: t.Held.Milliseconds()}
 	case reflexes.Suppressed, reflexes.Undecided, reflexes.Exhausted, reflexes.Off:
 		data = events.ReflexSuppressed{

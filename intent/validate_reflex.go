@@ -91,8 +91,12 @@ func (a Action) check(f field) {
 		args.text(k, MaxName)
 		args.text(a.Args[k], MaxText)
 	}
-	if a.Op == "signal" {
+	switch a.Op {
+	case "signal":
 		args.word(a.Args["signal"], signals...)
+	case "throttle":
+		_, err := a.Throttle()
+		args.failIf(err)
 	}
 }
 

@@ -21,6 +21,9 @@ import (
 var maySkip = []struct{ pkg, test, why string }{
 	{"workload/systemd", "", "needs systemd as PID 1: integration/nspawn runs these tests on a booted host"},
 	{"workload/process", "TestLimitsV1", "needs cgroup v1 and no swap"},
+	{"workload/process", "TestThrottle", "needs the cpu controller of cgroups"},
+	{"agent", "TestReflexThrottles", "needs the cpu controller of cgroups"},
+	{"agent", "TestThrottleEnds", "needs the cpu controller of cgroups"},
 	{"workload/signature", "TestMinisign", "needs minisign: testdata holds signatures that it made"},
 	{"consensus/topology", "TestSeededBugsAreCaught", "builds the package once for each of them: make mutants runs it"},
 	{"workload/output", "TestRotateWithoutRoom", "needs an ordinary user"},

@@ -153,6 +153,8 @@ type ReflexTarget struct {
 	BackoffMS int64        `json:"backoff_ms,omitempty"`
 	Left      int          `json:"left,omitempty"` // acts within the limit
 	Facts     []ReflexFact `json:"facts"`
+	// Holds are the copies that it holds back at present, in words.
+	Holds []string `json:"holds,omitempty"`
 }
 
 // ReflexFact is a variable as a host sees it now. Value is null if it is not

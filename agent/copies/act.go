@@ -113,3 +113,21 @@ func (r *runner) restart(ctx context.Context, why string) (wake time.Time, err e
 	}
 	return wake, nil
 }
+
+var errNoThrottle = errors.New("the driver of this host cannot hold copies back")
+
+// CanThrottle tells why copies of this host cannot be held back so, or nil.
+func (m *Manager) CanThrottle(t workload.Throttle) error {
+	if d, ok := m.cfg.Driver.(workload.Throttler); ok {
+		return d.CanThrottle(t)
+	}
+	return errNoThrottle
+}
+
+// Throttle holds a copy back, or with the zero Throttle ends that.
+func (m *Manager) Throttle(ctx context.Context, id workload.CopyID, t workload.Throttle) error {
+	if d, ok := m.cfg.Driver.(workload.Throttler); ok {
+		return d.Throttle(ctx, id, t)
+	}
+	return errNoThrottle
+}

@@ -156,6 +156,9 @@ func (c *cli) showReflex(r api.LocalReflex) {
 			fmt.Fprintf(c.out, "; tried again in %s", millis(x.RetryMS))
 		}
 		fmt.Fprintln(c.out)
+		for _, line := range x.Holds {
+			fmt.Fprintf(c.out, "    %s\n", line)
+		}
 		for _, v := range x.Facts {
 			fmt.Fprintf(c.out, "    %s = %s, %s ago\n", v.Var, v.Value, millis(v.AgeMS))
 		}

@@ -198,6 +198,7 @@ func (d dirs) forget(unit string) {
 	for _, path := range []string{d.recordFile(unit), d.envFile(unit), d.envFile(unit) + ".new", d.ordersFile(unit)} {
 		_ = os.Remove(path)
 	}
+	_ = os.RemoveAll(filepath.Join(controlUnits, unit+".d")) // of a throttle
 }
 
 // forgetAllBut removes what is kept of units that are gone.
