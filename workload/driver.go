@@ -53,6 +53,9 @@ type Spec struct {
 	CPU        float64           `json:"cpu,omitempty"`      // cores, enforced where cgroups allow
 	Memory     int64             `json:"memory,omitempty"`   // bytes, enforced where cgroups allow
 	SelfHeal   bool              `json:"self_heal,omitzero"` // whether the driver's own manager (PID 1) may restart the copy
+	// Once says that the copy is to run to its end, once: how it ended is worth
+	// keeping for an agent that was not there (Ends).
+	Once bool `json:"once,omitzero"`
 	// Lease makes the copy that of a singleton: it runs below a keeper, which
 	// ends it with its lease. Only a start reads it: it is not compared when two
 	// Specs are, and later deadlines go through Leased.

@@ -50,6 +50,7 @@ type Supervisor struct {
 
 	completed uint64 // the last generation that ran to completion
 	recalled  Memory // of an earlier life, for the generation it names
+	early     []early
 
 	brake      Brake
 	held       bool // a restart that the brake holds
@@ -60,6 +61,13 @@ type Supervisor struct {
 	readySince time.Time // zero: not ready
 	toldSick   bool
 	toldHuman  time.Time
+}
+
+// early is an end that came before the first Want: what it is of is only known
+// then.
+type early struct {
+	gone *Instance
+	exit Exit
 }
 
 type failure struct {
@@ -87,7 +95,12 @@ func (s *Supervisor) Step(now time.Time, in Input) Output {
 	case StartFailed:
 		s.onStartFailed(now, in, &out)
 	case Exited:
-		s.onExited(now, in.Exit, &out)
+		if s.decided || s.inst == nil {
+			s.onExited(now, in.Exit, &out)
+			break
+		}
+		s.early = append(s.early, early{s.inst, in.Exit})
+		s.inst = in.Exit.Successor
 	case StopEnded:
 		s.onStopEnded(now, in, &out)
 	case Probed:
@@ -107,10 +120,22 @@ func (s *Supervisor) Step(now time.Time, in Input) Output {
 
 func (s *Supervisor) onWant(now time.Time, t *Target, out *Output) {
 	s.decided, s.want = true, t
+	missed := s.early
+	if s.early = nil; len(missed) > 0 {
+		s.inst = missed[0].gone
+	}
 	if t != nil {
 		s.rule = t.Policy.Stop
+		s.turnTo(now, t, out)
 	}
-	if t == nil || s.generation == t.Generation && !s.born.IsZero() {
+	for _, e := range missed {
+		s.onExited(now, e.exit, out)
+	}
+}
+
+// turnTo begins to work on another generation, if t is one.
+func (s *Supervisor) turnTo(now time.Time, t *Target, out *Output) {
+	if s.generation == t.Generation && !s.born.IsZero() {
 		return
 	}
 	s.begin(now, t.Generation)

@@ -128,6 +128,7 @@ type Manager struct {
 	restarts map[workload.CopyID]bool  // asked for, not yet handed on
 	local    localStops
 	held     heldLeases
+	ends     map[workload.CopyID]workload.End // that no runner knows of yet
 	runners  map[workload.CopyID]*runner
 	changed  chan struct{}
 }
@@ -222,6 +223,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("adopt running copies: %w", err)
 	}
+	m.takeEnds()
 	defer m.wg.Wait()
 	for {
 		if m.reconcile(ctx, adopted) {
@@ -252,6 +254,7 @@ func (m *Manager) reconcile(ctx context.Context, adopted []workload.Handle) bool
 		}
 		if r == nil {
 			r = m.newRunner(id, nil, nil)
+			r.end = m.takeEnd(id)
 			m.launch(ctx, r)
 		}
 		o := m.effective(o)
@@ -262,6 +265,7 @@ func (m *Manager) reconcile(ctx context.Context, adopted []workload.Handle) bool
 			r.post(mail{})
 		}
 	}
+	m.dropEnds()
 	clear(m.restarts)
 	return true
 }

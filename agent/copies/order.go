@@ -64,6 +64,7 @@ func (m *Manager) newOrder(a topology.Assignment) order {
 		User: app.Run.User, Dir: app.Run.Dir,
 		CPU: app.Resources.CPU, Memory: int64(app.Resources.Memory),
 		SelfHeal: !app.Singleton && !app.Once && app.Schedule == "",
+		Once:     app.Once || app.Schedule != "",
 	}
 	for _, c := range workload.Probes(app) {
 		c.Path, c.Port, c.Command = f.one(c.Path), f.one(c.Port), f.all(c.Command)

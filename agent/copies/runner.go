@@ -50,6 +50,8 @@ type runner struct {
 	fencing bool            // it is killed because this host was paused
 
 	memory memory
+	end    *workload.End // that came while no agent ran; nil: none did
+	owes   bool          // the driver may keep how it ended
 
 	life    context.Context // of the running instance
 	endLife context.CancelFunc
@@ -117,6 +119,7 @@ func (r *runner) run(ctx context.Context) {
 	defer timer.Stop()
 	var wake time.Time
 	r.recall(ctx)
+	r.learn(ctx)
 	if r.handle != nil {
 		r.exits = r.handle.Exited()
 		r.held = portsOf(r.handle.Instance().Spec)
@@ -146,6 +149,7 @@ func (r *runner) run(ctx context.Context) {
 		case <-ctx.Done():
 		}
 		if r.sup.Done() && r.m.retire(r) {
+			r.settle()
 			return
 		}
 	}
@@ -156,7 +160,7 @@ func (r *runner) run(ctx context.Context) {
 func (r *runner) exited(ctx context.Context, exit workload.Exit) time.Time {
 	if exit.Successor == nil {
 		exit.Fenced = exit.Fenced || r.wasFenced()
-		r.handle, r.held = nil, nil
+		r.handle, r.held, r.owes = nil, nil, true
 		r.keeps(nil)
 	} else {
 		r.beginLife(ctx)
@@ -245,9 +249,9 @@ func (r *runner) takeOrder(o order, st packages.State) {
 
 // step feeds the supervisor and does what it asks for, until it asks for nothing
 // more. It returns when to step again.
-func (r *runner) step(ctx context.Context, in workload.Input) time.Time {
+func (r *runner) step(ctx context.Context, in ...workload.Input) time.Time {
 	var out workload.Output
-	for queue := []workload.Input{in}; len(queue) > 0 && ctx.Err() == nil; queue = queue[1:] {
+	for queue := in; len(queue) > 0 && ctx.Err() == nil; queue = queue[1:] {
 		r.sup.Hold(r.m.cfg.Frozen(r.id.App))
 		out = r.sup.Step(time.Now(), queue[0])
 		for _, a := range out.Actions {
@@ -257,7 +261,7 @@ func (r *runner) step(ctx context.Context, in workload.Input) time.Time {
 		}
 	}
 	wake := out.Wake
-	if _, ended := in.(workload.Exited); ended && r.handle == nil && r.sup.Memory().Completed == r.memory.last.Completed {
+	if _, ended := in[len(in)-1].(workload.Exited); ended && r.handle == nil && r.sup.Memory().Completed == r.memory.last.Completed {
 		if soon := time.Now().Add(saveDelay); wake.IsZero() || soon.Before(wake) {
 			wake = soon
 		}
@@ -290,7 +294,9 @@ func (r *runner) remember() {
 	}
 	if err := r.memory.save(time.Now(), mem); err != nil {
 		r.m.log.Warn("remember how a copy is kept", "copy", r.id.String(), "error", err)
+		return
 	}
+	r.settle()
 }
 
 func (r *runner) do(ctx context.Context, a workload.Action) workload.Input {
@@ -392,7 +398,7 @@ func (r *runner) stop(ctx context.Context, a workload.Stop) workload.Input {
 	}
 	r.took = time.Since(begun)
 	exit := r.lastExit()
-	r.handle, r.exits, r.held = nil, nil, nil
+	r.handle, r.exits, r.held, r.owes = nil, nil, nil, true
 	r.keeps(nil)
 	return workload.StopEnded{Exit: exit}
 }

@@ -6,6 +6,8 @@ set -u
 
 # Copies of the systemd driver, all at once; PID 1 kills what does not end.
 systemctl stop ganglion.slice 2>/dev/null
+# What ran once and failed is kept by systemd until an agent has read how.
+systemctl reset-failed 'ganglion-*.service' 2>/dev/null
 rm -rf /run/systemd/system/ganglion-*.service.d
 
 # Copies of the process driver live in the service's own group, which is there

@@ -356,7 +356,7 @@ func equalSpecs(a, b *workload.Spec) bool {
 	return a.ID == b.ID && a.Version == b.Version && a.Generation == b.Generation &&
 		slices.Equal(a.Command, b.Command) && maps.Equal(a.Env, b.Env) &&
 		a.User == b.User && a.Package == b.Package && a.Dir == b.Dir &&
-		a.CPU == b.CPU && a.Memory == b.Memory && a.SelfHeal == b.SelfHeal && (a.Lease == nil) == (b.Lease == nil)
+		a.CPU == b.CPU && a.Memory == b.Memory && a.SelfHeal == b.SelfHeal && a.Once == b.Once && (a.Lease == nil) == (b.Lease == nil)
 }
 
 // cloneSpec makes a spec that the caller cannot change any more.

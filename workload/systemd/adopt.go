@@ -19,23 +19,26 @@ func (d *Driver) Adopt(ctx context.Context) ([]workload.Handle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adopt: %w", err)
 	}
-	running := map[string]bool{}
+	known := map[string]bool{}
+	var over []listed
 	var handles []workload.Handle
 	for _, u := range units {
 		id, ok := parseUnitName(u.Name, d.tag)
 		if !ok {
 			continue
 		}
-		if u.over() && u.JobID == 0 { // with a job: about to be started, for an agent that has died
+		if u.ended() {
+			over = append(over, u)
 			continue
 		}
-		running[u.Name] = true
+		known[u.Name] = true
 		h, err := d.adopt(ctx, u, id)
 		if err != nil {
 			return nil, fmt.Errorf("adopt %s: %w", u.Name, err)
 		}
 		switch {
-		case h == nil:
+		case h == nil: // it has just ended
+			over = append(over, u)
 		case h.spec.Lease == nil:
 			handles = append(handles, h)
 		default:
@@ -48,12 +51,19 @@ func (d *Driver) Adopt(ctx context.Context) ([]workload.Handle, error) {
 			}
 		}
 	}
+	for _, u := range over {
+		kept, err := d.adoptEnd(ctx, u)
+		if err != nil {
+			return nil, fmt.Errorf("adopt %s: %w", u.Name, err)
+		}
+		known[u.Name] = kept
+	}
 	d.endChecks(ctx)
 	slices.SortFunc(handles, func(a, b workload.Handle) int {
 		x, y := a.Instance(), b.Instance()
 		return cmp.Or(cmp.Compare(x.Spec.ID.App, y.Spec.ID.App), x.Spec.ID.N-y.Spec.ID.N, x.Pid-y.Pid)
 	})
-	return handles, d.dirs.forgetAllBut(running)
+	return handles, d.dirs.forgetAllBut(known)
 }
 
 // settle is how long an adopted unit may be between two processes.
@@ -70,7 +80,7 @@ func (d *Driver) adopt(ctx context.Context, u listed, id workload.CopyID) (*hand
 			return nil, err
 		}
 		h.mu.Lock()
-		over := h.track.unit.missing || h.track.unit.over()
+		over := h.track.unit.missing || h.track.unit.ended()
 		runs := h.track.svc.mainPID != 0
 		h.mu.Unlock()
 		if over {

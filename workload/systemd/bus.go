@@ -289,6 +289,11 @@ func text(props map[string]dbus.Variant, name string) string {
 	return s
 }
 
+func flag(props map[string]dbus.Variant, name string) bool {
+	b, _ := props[name].Value().(bool)
+	return b
+}
+
 func serviceOf(props map[string]dbus.Variant) service {
 	return service{
 		mainPID:   number[uint32](props, "MainPID"),
@@ -298,6 +303,8 @@ func serviceOf(props map[string]dbus.Variant) service {
 		startUSec: number[uint64](props, "ExecMainStartTimestampMonotonic"),
 		exitUSec:  number[uint64](props, "ExecMainExitTimestampMonotonic"),
 		restarts:  number[uint32](props, "NRestarts"),
+		oom:       text(props, "Result") == "oom-kill",
+		remains:   flag(props, "RemainAfterExit"),
 	}
 }
 

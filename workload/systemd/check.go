@@ -36,7 +36,7 @@ func (d *Driver) Exec(ctx context.Context, spec workload.Spec, argv []string) ([
 	if len(argv) == 0 {
 		return nil, &workload.StartError{ID: spec.ID, Err: errors.New("the check's command is empty")}
 	}
-	spec.SelfHeal = false // of the check's unit
+	spec.SelfHeal, spec.Once = false, false // of the check's unit
 	p, err := d.prepareCommand(ctx, spec, argv)
 	if err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func (d *Driver) checkEnded(ctx context.Context, err error) error {
 // number that its environment tells.
 func (d *Driver) checkProps(s *slot, p *prepared) (n int, props []property) {
 	n = 1
-	props = append(p.props, prop("Description", "ganglion check of "+p.spec.ID.String()),
+	props = append(append(p.props, after(p.spec)...), prop("Description", "ganglion check of "+p.spec.ID.String()),
 		prop("Restart", "no"), prop("RuntimeMaxUSec", usec(checkLimit)), prop("TimeoutStopUSec", usec(time.Second)))
 	if h := s.running(); h != nil {
 		n = h.Instance().Start

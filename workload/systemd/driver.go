@@ -53,9 +53,11 @@ type Driver struct {
 	ownOut bool
 	bus    *bus
 	wg     sync.WaitGroup // kills of leftovers, followers of keepers
+	tidy   sync.WaitGroup // collecting what is over, for which the bus is needed
 
 	mu     sync.Mutex
 	closed bool
+	ends   []workload.End
 	copies map[workload.CopyID]*slot
 }
 
@@ -142,6 +144,7 @@ func (d *Driver) Close() error {
 		slots = append(slots, s)
 	}
 	d.mu.Unlock()
+	d.tidy.Wait()
 	d.bus.close()
 	for _, s := range slots {
 		s.mu.Lock()

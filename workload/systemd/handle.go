@@ -43,6 +43,7 @@ type handle struct {
 	inst     workload.Instance
 	stopping bool // a Stop is under way: leave the group its grace
 	finished bool
+	kept     bool // PID 1 keeps the unit, which is over, until collect
 	released bool // finished, with nothing known of an end
 }
 
@@ -99,6 +100,9 @@ func (h *handle) begin(ctx context.Context) error {
 func (h *handle) seeUnit(u unitState, now time.Time) {
 	if r := h.track.seeUnit(u, now); r != nil {
 		h.report(*r)
+	}
+	if u.exited() && !h.stopping {
+		h.d.spawn(h.killLeftovers)
 	}
 	if h.track.uncertain() {
 		h.d.spawn(h.makeSure)
@@ -192,7 +196,9 @@ func (h *handle) finishLocked(last *workload.Exit) {
 	h.finished = true
 	if last != nil {
 		workload.DeliverExit(h.exited, *last)
-		h.d.dirs.forget(h.unit)
+		if h.kept = h.spec.Once; !h.kept {
+			h.d.dirs.forget(h.unit)
+		}
 	}
 	h.d.bus.unwatch(h.unit)
 	close(h.exited)

@@ -58,6 +58,9 @@ func (d *Driver) clearTheWay(ctx context.Context, s *slot, id workload.CopyID) e
 		}
 		s.doubt = s.doubt[1:]
 	}
+	if err := d.collect(ctx, s.live); err != nil {
+		return err
+	}
 	if s.checked {
 		return nil
 	}
@@ -66,15 +69,21 @@ func (d *Driver) clearTheWay(ctx context.Context, s *slot, id workload.CopyID) e
 		return err
 	}
 	for _, u := range units {
-		if got, ok := parseUnitName(u.Name, d.tag); ok && got == id && !u.over() {
+		if got, ok := parseUnitName(u.Name, d.tag); !ok || got != id {
+			continue
+		}
+		if !u.ended() {
 			return fmt.Errorf("%s runs from an earlier life of the agent and was not adopted", u.Name)
+		}
+		if err := d.endUnit(ctx, u.Name); err != nil {
+			return err
 		}
 	}
 	s.checked = true
 	return nil
 }
 
-// endUnit kills a unit and waits until PID 1 has forgotten it or calls it over.
+// endUnit kills a unit and waits until PID 1 calls it over and keeps nothing of it.
 func (d *Driver) endUnit(ctx context.Context, unit string) error {
 	w := &ending{done: make(chan struct{})}
 	d.bus.watch(unit, w)
@@ -85,11 +94,13 @@ func (d *Driver) endUnit(ctx context.Context, unit string) error {
 	_ = d.kill(ctx, unit, "all", sigkill) // nothing to kill is fine; whether it is over is seen below
 	props, err := d.bus.getAll(ctx, unit, unitIface)
 	if st := unitStateOf(props); err == nil && (st.missing || st.over()) {
-		return nil
+		return d.resetFailed(ctx, unit)
 	}
 	select {
 	case <-w.done:
-		return nil
+		return d.resetFailed(ctx, unit)
+	case <-d.bus.closed:
+		return ErrClosed
 	case <-ctx.Done():
 		return fmt.Errorf("%s is still there: %w", unit, ctx.Err())
 	}
@@ -197,7 +208,11 @@ type listed struct {
 	JobPath                                         dbus.ObjectPath
 }
 
-func (l listed) over() bool { return unitState{active: l.Active, sub: l.Sub, changedUSec: 1}.over() }
+func (l listed) state() unitState { return unitState{active: l.Active, sub: l.Sub, changedUSec: 1} }
+
+// ended tells a unit in which no copy runs. One with a job is about to be started,
+// for an agent that has died.
+func (l listed) ended() bool { return l.state().exited() || l.state().over() && l.JobID == 0 }
 
 func (d *Driver) list(ctx context.Context, pattern string) (units []listed, err error) {
 	err = d.bus.call(ctx, "ListUnitsByPatterns", []any{[]string{}, []string{pattern}}, &units)

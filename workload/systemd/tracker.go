@@ -18,6 +18,8 @@ type service struct {
 	startUSec uint64 // when it was started, on the monotonic clock
 	exitUSec  uint64 // when it ended; 0: it has not
 	restarts  uint32 // by PID 1, of this unit
+	oom       bool   // PID 1 ended the unit because the kernel killed one of its processes for memory
+	remains   bool   // PID 1 keeps the unit when it is over; told only when asked
 }
 
 const cldExited = 1 // the other codes tell of signals
@@ -53,6 +55,13 @@ func (u unitState) over() bool {
 	}
 	return u.active == "inactive" || u.active == "failed"
 }
+
+// exited tells a unit that has done what it was for, and is kept for that to be
+// known. Processes that the copy left may still be in it.
+func (u unitState) exited() bool { return u.active == "active" && u.sub == "exited" }
+
+// ended tells a unit in which the copy runs no more.
+func (u unitState) ended() bool { return u.over() || u.exited() }
 
 // proc is one process of a unit.
 type proc struct {
@@ -107,10 +116,13 @@ func (t *tracker) seeExit(now time.Time) {
 		return
 	}
 	e := workload.Exit{Known: true, At: now, Ran: time.Duration(t.svc.exitUSec-t.svc.startUSec) * time.Microsecond}
-	if t.svc.code == cldExited {
-		e.Code = int(t.svc.status)
-	} else {
+	switch {
+	case t.svc.code != cldExited:
 		e.Signal = syscall.Signal(t.svc.status)
+	case t.svc.status == 0 && t.svc.oom: // it has heeded PID 1's signal: that is no success
+		e.Signal = syscall.SIGKILL
+	default:
+		e.Code = int(t.svc.status)
 	}
 	t.exit = &e
 }
@@ -126,7 +138,7 @@ func (t *tracker) seeUnit(u unitState, now time.Time) *report {
 		return nil // before the first start has succeeded
 	}
 	switch {
-	case u.over() && !t.heals:
+	case u.ended() && !t.heals:
 		return t.end(now)
 	case u.active == "active" && t.svc.mainPID != 0 && (proc{t.svc.mainPID, t.svc.startUSec}) != t.cur:
 		r := &report{exit: t.takeExit(now), successor: proc{t.svc.mainPID, t.svc.startUSec}, start: t.start()}

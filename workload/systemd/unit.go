@@ -98,6 +98,7 @@ func (d *Driver) prepare(ctx context.Context, spec workload.Spec) (*prepared, er
 	)
 	p.props = append(p.props, limits(spec)...)
 	p.props = append(p.props, restart(spec)...)
+	p.props = append(p.props, after(spec)...)
 	return p, nil
 }
 
@@ -122,7 +123,6 @@ func (d *Driver) prepareCommand(ctx context.Context, spec workload.Spec, argv []
 	}
 	p.unset = unwanted(env, manager)
 	p.props = append([]property{
-		prop("CollectMode", "inactive-or-failed"), // gone when it is over: nothing to clean up
 		prop("Slice", "ganglion.slice"),
 		prop("Type", "exec"), // the start has succeeded when the exec has
 		prop("ExecStart", []execStart{command(p.path, argv, spec)}),
@@ -176,6 +176,15 @@ func restart(spec workload.Spec) []property {
 	}
 }
 
+// after says what PID 1 keeps of a unit that is over: nothing, so that there is
+// nothing to clean up; but of a copy that runs once how it ended, until collect.
+func after(spec workload.Spec) []property {
+	if spec.Once {
+		return []property{prop("CollectMode", "inactive"), prop("RemainAfterExit", true)}
+	}
+	return []property{prop("CollectMode", "inactive-or-failed")}
+}
+
 func usec(t time.Duration) uint64 { return uint64(t / time.Microsecond) }
 
 func (d *Driver) environ(spec workload.Spec, n int) []string {
@@ -186,5 +195,5 @@ func equalSpecs(a, b *workload.Spec) bool {
 	return a.ID == b.ID && a.Version == b.Version && a.Generation == b.Generation &&
 		slices.Equal(a.Command, b.Command) && maps.Equal(a.Env, b.Env) &&
 		a.User == b.User && a.Package == b.Package && a.Dir == b.Dir &&
-		a.CPU == b.CPU && a.Memory == b.Memory && a.SelfHeal == b.SelfHeal && (a.Lease == nil) == (b.Lease == nil)
+		a.CPU == b.CPU && a.Memory == b.Memory && a.SelfHeal == b.SelfHeal && a.Once == b.Once && (a.Lease == nil) == (b.Lease == nil)
 }

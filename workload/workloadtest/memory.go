@@ -28,6 +28,7 @@ type Host struct {
 	faults   map[workload.CopyID][]error // of the next starts
 	gates    map[workload.CopyID]chan struct{}
 	doubled  []workload.CopyID
+	ends     map[workload.CopyID]workload.End // of copies that run once, until forgotten
 	hideExit bool
 	watch    func(workload.Instance, *workload.Exit)
 }
@@ -50,6 +51,7 @@ func NewHost(name string) *Host {
 	return &Host{
 		name: name, booted: time.Now().Add(-time.Hour), procs: map[workload.CopyID]*proc{}, state: map[workload.CopyID]bool{},
 		faults: map[workload.CopyID][]error{}, gates: map[workload.CopyID]chan struct{}{},
+		ends: map[workload.CopyID]workload.End{},
 	}
 }
 
@@ -195,6 +197,7 @@ func (h *Host) endProc(p *proc, e workload.Exit) {
 		e.Known, e.Code, e.Signal = false, 0, 0
 	}
 	p.exit = e
+	h.noteEnd(p.inst, e)
 	h.told(p.inst, &e)
 	close(p.gone)
 	for _, f := range p.ended {
@@ -241,6 +244,7 @@ func (m *Memory) Start(ctx context.Context, spec workload.Spec, n int) (workload
 		return nil, err
 	}
 	h.procs[spec.ID] = p
+	delete(h.ends, spec.ID)
 	h.starts = append(h.starts, p.inst)
 	h.told(p.inst, nil)
 	mh := m.handle(p)
