@@ -43,6 +43,7 @@ type Agent struct {
 	admit  chan admission         // the identity won by init or join: there is but one
 	server atomic.Pointer[server] // of the mesh this host is in; nil: none
 	ready  chan struct{}          // closed when Run serves the socket
+	lives  chan struct{}          // closed when server is set, or will not be
 }
 
 // admission is an identity that a host has won, to become a member with.
@@ -58,7 +59,7 @@ func New(cfg Config) (_ *Agent, err error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("configure agent: %w", err)
 	}
-	a := &Agent{cfg: cfg, admit: make(chan admission, 1), ready: make(chan struct{})}
+	a := &Agent{cfg: cfg, admit: make(chan admission, 1), ready: make(chan struct{}), lives: make(chan struct{})}
 	if a.store, err = openStore(cfg.DataDir); err != nil {
 		return nil, err
 	}
@@ -103,6 +104,8 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // live makes this host a member of its mesh, waiting for one if it has none.
 func (a *Agent) live(ctx context.Context) error {
+	decided := sync.OnceFunc(func() { close(a.lives) })
+	defer decided()
 	adm, err := a.identity(ctx)
 	if err != nil || adm.id == nil {
 		return err
@@ -116,6 +119,7 @@ func (a *Agent) live(ctx context.Context) error {
 	}
 	a.server.Store(newServer(m, true))
 	defer a.server.Store(nil)
+	decided()
 	return m.run(ctx)
 }
 

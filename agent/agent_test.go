@@ -169,3 +169,18 @@ func TestOneHostRunsAnApp(t *testing.T) {
 		return nil
 	})
 }
+
+// An agent that begins anew is asked before it is a member again: it answers as
+// one, and does not say that it has no mesh.
+func TestAskedAtOnceAfterARestart(t *testing.T) {
+	h := startHost(t, "h1", nil)
+	h.init(t)
+	for range 3 {
+		h.stop(t)
+		h.run(t)
+		var st api.FreezeState
+		if err := h.Get(t.Context(), "/v1/local/freeze", nil, &st); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

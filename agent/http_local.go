@@ -20,10 +20,21 @@ func (a *Agent) localAPI() http.Handler {
 	mux.HandleFunc("POST /v1/init", a.outside(a.postInit))
 	mux.HandleFunc("POST /v1/join", a.outside(a.postJoin))
 	mux.HandleFunc("/", a.outside(func(*http.Request, []byte) (any, error) {
+		if a.known != nil {
+			return nil, api.Errorf(api.CodeNoLeader, "the agent of this host (%s) is ending: nothing was done; ask again when it runs", a.cfg.Name)
+		}
 		return nil, api.Errorf(api.CodeNoMesh, "this host (%s) has no mesh yet: create one with ganglion init, or join one with ganglion join SEED --token T", a.cfg.Name)
 	}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s := a.server.Load(); s != nil {
+		s := a.server.Load()
+		if _, own := mux.Handler(r); s == nil && own == "/" && a.known != nil {
+			select { // it has a mesh: in a moment it can say what it is asked
+			case <-a.lives:
+			case <-r.Context().Done():
+			}
+			s = a.server.Load()
+		}
+		if s != nil {
 			s.ServeHTTP(w, r)
 			return
 		}
