@@ -158,6 +158,7 @@ var endpoints = []struct {
 	{"POST /v1/report", "", api.Report{Host: "h2"}, "host"},
 	{"POST /v1/lease", "", api.LeaseRequest{Host: "h2"}, "host"},
 	{"POST /v1/loan", "", api.LoanRequest{Host: "h2"}, "host"},
+	{"POST /v1/act", "", api.ActRequest{Host: "h2"}, "host"},
 	{"GET /v1/slice", "/v1/slice?host=h2&era=0&index=0", nil, "host"},
 	{"POST /v1/voter", "", api.VoterRequest{}, "host handed-on-agent"},
 }

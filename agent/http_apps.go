@@ -59,13 +59,13 @@ func rejectionCode(r *topology.Rejected) api.Code {
 }
 
 // observations puts together what the leader sees now.
-func (s *server) observations(state *topology.State) topology.Observations {
+func (m *member) observations(state *topology.State) topology.Observations {
 	now := time.Now()
-	obs := s.obs.observe(state.Hosts(), s.pool.Members(), now)
-	s.lessor.observe(&obs, state, s.obs)
-	s.leader.steady.observe(&obs, state, now)
-	obs.Freeze = freezeOf(s.brake.View())
-	if d := s.leader.last.Load(); d != nil {
+	obs := m.obs.observe(state.Hosts(), m.pool.Members(), now)
+	m.lessor.observe(&obs, state, m.obs)
+	m.leader.steady.observe(&obs, state, now)
+	obs.Freeze = freezeOf(m.brake.View())
+	if d := m.leader.last.Load(); d != nil {
 		obs.GateShut = d.GateShut // so that status says why nothing moves
 	}
 	return obs

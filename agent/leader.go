@@ -43,7 +43,7 @@ func (m *member) makeLeader() {
 	m.obs = newObservatory()
 	m.teller = newTeller(m.cfg.Name, m.emit)
 	m.lessor = newLessor(m.raft, m.cfg.bootClock(), m.cfg.Lease)
-	m.lender = &lender{raft: m.raft, clock: m.cfg.bootClock()}
+	m.lender = &lender{raft: m.raft, clock: m.cfg.bootClock(), held: func() string { return m.leader.withholds() }}
 	m.leader = &leaderLoop{
 		raft: m.raft, obs: m.obs, pool: m.pool, teller: m.teller, lessor: m.lessor, lender: m.lender, brake: m.brake,
 		log: m.log, told: m.cfg.Seams.Lead,

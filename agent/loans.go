@@ -3,7 +3,9 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +25,7 @@ const borrowPatience = 10 * time.Second
 type lender struct {
 	raft  *raftSlot
 	clock func() (boot string, up time.Duration)
+	held  func() string // why nothing is lent, or ""
 
 	mu   sync.Mutex
 	book leases.LoanBook
@@ -55,20 +58,45 @@ func (l *lender) serve(ctx context.Context, req api.LoanRequest) (resp api.LoanR
 			return resp, err
 		}
 	}
-	if req.Tokens == 0 {
+	state := node.State()
+	returned := l.look(state)
+	resp = api.LoanResponse{Hosts: len(state.Hosts()), Why: l.refuses(state, req, returned)}
+	if req.Tokens == 0 || resp.Why != "" {
 		return resp, node.Barrier(ctx) // else a leader that was deposed would seem to permit
 	}
-	lend := topology.Lend{Host: req.Host, Boot: req.Boot, Tokens: req.Tokens, Time: topology.LoanTime, Returned: l.look(node.State())}
-	res, err := node.Apply(ctx, topology.Command{Lend: &lend})
+	cmd := topology.Command{Lend: &topology.Lend{Host: req.Host, Boot: req.Boot, Tokens: req.Tokens, Time: topology.LoanTime, Returned: returned}}
+	if req.Key != "" {
+		cmd.RequestID = "loan/" + req.Host + "/" + req.Key
+	}
+	res, err := node.Apply(ctx, cmd)
 	switch {
 	case err != nil:
 		return resp, err
 	case res.Err != nil && res.Err.Kind == topology.RejectLimit:
-		return api.LoanResponse{Why: res.Err.Error()}, nil
+		resp.Why = res.Err.Error()
 	case res.Err != nil:
 		return resp, api.Errorf(rejectionCode(res.Err), "%s", res.Err.Error())
+	default:
+		resp.ID, resp.Tokens, resp.TimeMS = res.Loan, req.Tokens, topology.LoanTime.Milliseconds()
 	}
-	return api.LoanResponse{ID: res.Loan, Tokens: lend.Tokens, TimeMS: lend.Time.Milliseconds()}, nil
+	return resp, nil
+}
+
+// refuses says why nothing is lent, without the log, as far as that can be known: a
+// mesh in which every host asks is not to be busy with refusing. Who may only be
+// asking again for what it was lent is left to the log.
+func (l *lender) refuses(state *topology.State, req api.LoanRequest, returned []uint64) string {
+	if req.Tokens == 0 {
+		return ""
+	}
+	if why := l.held(); why != "" {
+		return why
+	}
+	again := slices.ContainsFunc(state.Loans(), func(o topology.Loan) bool { return o.Host == req.Host && o.Boot == req.Boot && o.Settled == 0 })
+	if free := state.Free(returned); free < req.Tokens && !again {
+		return fmt.Sprintf("of the mesh's budget of %d in %s all is lent, or was spent", topology.Budget(len(state.Hosts())), topology.BudgetWindow)
+	}
+	return ""
 }
 
 // postLoan lends tokens to a host, and takes its word of those that it had. Another
@@ -86,27 +114,38 @@ func (s *server) postLoan(r *http.Request, body []byte) (any, error) {
 	if !c.isHost(req.Host) && !s.vouched(r, c, req.Host) {
 		return nil, api.Errorf(api.CodeDenied, "borrow for host %s: only its own agent may", shorten(req.Host))
 	}
+	if len(req.Key) > api.MaxLoanKey {
+		return nil, api.Errorf(api.CodeInvalid, "borrow: a key has at most %d bytes", api.MaxLoanKey)
+	}
 	if len(req.Settled) > api.MaxSettled {
 		return nil, api.Errorf(api.CodeInvalid, "borrow: %d loans are settled at once, the limit is %d", len(req.Settled), api.MaxSettled)
 	}
 	return s.lender.serve(r.Context(), req)
 }
 
+// loanAsk is one request for tokens. Under one key, which may be asked with again
+// until it is answered, at most one loan is made, and it counts from asked.
+type loanAsk struct {
+	tokens  int
+	key     string
+	asked   reflexes.Boot
+	settled []api.SettledLoan
+}
+
 // borrow asks whoever leads for tokens, by way of another voter if it cannot be
 // reached from here, and tells it what became of earlier loans. An answer, with
-// tokens or without, is the leader's permit (rail 6). The loan counts from before
-// it was asked for. Loan.Tokens is 0 if none was lent.
-func (m *member) borrow(ctx context.Context, tokens int, settled []api.SettledLoan) (loan reflexes.Loan, why string, err error) {
-	boot, now := m.cfg.bootClock()() // before anything is sent
-	req := api.LoanRequest{Host: m.cfg.Name, Boot: boot, Tokens: tokens, Settled: settled}
+// tokens or without, is the leader's permit (rail 6). Loan.Tokens is 0 if none was
+// lent.
+func (m *member) borrow(ctx context.Context, a loanAsk) (loan reflexes.Loan, resp api.LoanResponse, err error) {
+	boot, _ := m.cfg.bootClock()()
+	req := api.LoanRequest{Host: m.cfg.Name, Boot: boot, Tokens: a.tokens, Key: a.key, Settled: a.settled}
 	ctx, cancel := context.WithTimeout(ctx, borrowPatience)
 	defer cancel()
-	resp, err := m.askLoan(ctx, req)
-	if err != nil {
-		return reflexes.Loan{}, "", err
+	if resp, err = m.askLoan(ctx, req); err != nil || resp.Tokens == 0 {
+		return reflexes.Loan{}, resp, err
 	}
-	until := now + time.Duration(resp.TimeMS)*time.Millisecond
-	return reflexes.Loan{ID: resp.ID, Tokens: resp.Tokens, Until: until}, resp.Why, nil
+	until := a.asked + time.Duration(resp.TimeMS)*time.Millisecond
+	return reflexes.Loan{ID: resp.ID, Tokens: resp.Tokens, Until: until}, resp, nil
 }
 
 func (m *member) askLoan(ctx context.Context, req api.LoanRequest) (resp api.LoanResponse, err error) {

@@ -37,6 +37,10 @@ type nerves struct {
 	rules    ruleBook      // of run's goroutine
 	pulse    pulse
 	held     *throttles
+	crowd    *crowd
+
+	loanKey   string        // of the last question for tokens, while it is not answered; borrow's alone
+	loanAsked reflexes.Boot // when it was asked first
 
 	mu       sync.Mutex
 	ruled    bool             // the engine was given rules
@@ -49,7 +53,7 @@ type nerves struct {
 
 // newNerves puts the reflexes of this host together and starts nothing.
 func newNerves(m *member) (_ *nerves, err error) {
-	n := &nerves{member: m, watched: senses.NewCopies(), stirred: make(chan struct{}, 1), rules: ruleBook{rules: map[string]compiled{}}}
+	n := &nerves{member: m, watched: senses.NewCopies(), stirred: make(chan struct{}, 1), crowd: &crowd{pool: m.pool}, rules: ruleBook{rules: map[string]compiled{}}}
 	n.pulse = pulse{copies: map[string]*copyPulse{}}
 	n.rules.able = n.able
 	clock := func() reflexes.Boot { return m.bootTime() }
@@ -63,7 +67,7 @@ func newNerves(m *member) (_ *nerves, err error) {
 	}
 	n.reflexer, err = reflexer.New(reflexer.Config{
 		Dir: m.store.path(dirReflexes), Host: m.cfg.Name, Senses: (*sensing)(n), Clock: m.cfg.bootClock(),
-		Authority: n.authority, Act: n.act, Tell: n.tell, Logger: m.log,
+		Authority: n.authority, Borrow: n.borrow, Act: n.act, Tell: n.tell, Logger: m.log,
 	})
 	if err != nil {
 		return nil, err
@@ -97,6 +101,7 @@ func (n *nerves) run(ctx context.Context) error {
 	defer all.Wait()
 	all.Go(func() { n.set.Run(ctx) })
 	all.Go(func() { n.held.run(ctx) })
+	all.Go(func() { n.crowd.run(ctx) })
 	judge, err := api.NewJudge()
 	if err != nil {
 		return err

@@ -23,7 +23,11 @@ const readyPatience = 30 * time.Second
 // authority is what the mesh allows at this moment.
 func (n *nerves) authority(f reflexes.Firing) reflexes.Authority {
 	frozen, hard := n.brake.View().Holds(appOf(f.On))
-	return reflexes.Authority{Frozen: frozen, Hard: hard, Scarce: n.scarce(f)}
+	a := reflexes.Authority{Frozen: frozen, Hard: hard, Scarce: n.scarce(f)}
+	if f.Class == reflexes.ClassB {
+		a.GateShut, a.Needless = n.crowd.shut(time.Now()), n.needless(f)
+	}
+	return a
 }
 
 // appOf is the app that a target is, or is a copy of; empty for others.
@@ -74,11 +78,14 @@ func (n *nerves) parallel(app string) int {
 	return 1
 }
 
-// act does what a rule may do. It is done through the supervisor of the copies
-// and nothing else.
+// act does what a rule may do: to copies through their supervisor and nothing
+// else, and beyond them through whoever leads.
 func (n *nerves) act(ctx context.Context, o reflexer.Order) error {
 	if o.Do.Op == "" {
 		return nil // it only tells, and is told as fired
+	}
+	if o.Class == reflexes.ClassB {
+		return n.reach(ctx, o)
 	}
 	ids := n.onHere(o.On)
 	if len(ids) == 0 {

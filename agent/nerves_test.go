@@ -265,7 +265,8 @@ func TestReflexOfTheHost(t *testing.T) {
 	}
 	awaitRules(t, h, 0)
 	for want, r := range map[string]intent.Reflex{
-		"evict is not executed yet":     {Name: "x", When: "host.cpu.count > 0", Act: []intent.Action{{Op: "evict", Target: "web"}}},
+		"needs a limit and a cooldown":  {Name: "x", When: "host.cpu.count > 0", Act: []intent.Action{{Op: "evict", Target: "web"}}},
+		"a unit is on its host alone":   limit(intent.Reflex{Name: "x", When: "unit.failures > 0", Scope: "unit:x.service", Cooldown: intent.Second, Act: []intent.Action{{Op: "evict"}}}),
 		"of a unit is not executed yet": {Name: "x", When: "unit.failures > 0", Scope: "unit:x.service", Act: []intent.Action{{Op: "restart"}}},
 		"senses of your own":            {Name: "x", When: "sense.value > 0.0", Scope: "sense:x", Act: []intent.Action{{Op: "emit", Target: "x"}}},
 		"did you mean host.cpu.count":   {Name: "x", When: "host.cpu.cont > 0", Act: []intent.Action{{Op: "emit", Target: "x"}}},
@@ -372,4 +373,25 @@ func TestVariablesAreShown(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestReflexesThatReachNowhere: what has no elsewhere is not evicted, and no app
+// empties the host of others.
+func TestReflexesThatReachNowhere(t *testing.T) {
+	h := startHost(t, "h1", nil)
+	h.init(t)
+	for want, change := range map[string]func(a *intent.App, r *intent.Reflex){
+		"has no other host to go to":   func(a *intent.App, r *intent.Reflex) { a.PerHost, r.Act = true, []intent.Action{{Op: "evict"}} },
+		"(once) has no other host":     func(a *intent.App, r *intent.Reflex) { a.Once, r.Act = true, []intent.Action{{Op: "evict"}} },
+		"drain_self empties the whole": func(_ *intent.App, r *intent.Reflex) { r.Act = []intent.Action{{Op: "drain_self"}} },
+	} {
+		r := intent.Reflex{Name: "x", When: "check.failures > 3", Limit: "1/1h", Cooldown: intent.Second}
+		a := intent.App{Name: "web", Run: intent.Run{Command: []string{"sleep", "1000"}}}
+		change(&a, &r)
+		a.Reflexes = []intent.Reflex{r}
+		err := h.Post(t.Context(), "/v1/apply", nil, api.ApplyRequest{Intents: intent.Intents{Apps: []intent.App{a}}}, nil)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v, want %s", a, err, want)
+		}
+	}
 }

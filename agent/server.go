@@ -104,6 +104,7 @@ func (s *server) routes() {
 	s.mux.HandleFunc("POST /v1/report", s.here(s.postReport))
 	s.mux.HandleFunc("POST /v1/lease", s.atLeader(s.postLease))
 	s.mux.HandleFunc("POST /v1/loan", s.atLeader(s.postLoan))
+	s.mux.HandleFunc("POST /v1/act", s.atLeader(s.postAct))
 	s.mux.HandleFunc("GET /v1/slice", s.here(s.getSlice))
 	s.mux.HandleFunc("POST /v1/voter", s.here(s.postVoter))
 }

@@ -99,7 +99,7 @@ func TestNotYet(t *testing.T) {
 		{Name: "u", Scope: "unit:x", Act: []Action{{Op: "emit"}, {Op: "stop", Target: "web"}, {Op: "restart"}}}}, Apps: []App{
 		{Name: "all", Schedule: "@daily", Singleton: true, Once: true, Run: Run{Artifact: "./web.tar.gz"},
 			Checks:   []Check{{Type: CheckHTTP}, {Type: CheckSmoke}},
-			Reflexes: []Reflex{{Name: "x", Act: []Action{{Op: "stop"}, {Op: "emit"}, {Op: "signal"}}}, {Name: "y", Act: []Action{{Op: "evict"}}}}},
+			Reflexes: []Reflex{{Name: "x", Act: []Action{{Op: "stop"}, {Op: "emit"}, {Op: "signal"}}}, {Name: "y", Act: []Action{{Op: "claim"}}}}},
 		{Name: "digest", Run: Run{Artifact: "sha256:" + strings.Repeat("0", 64)}},
 		{Name: "url", Run: Run{Artifact: "https://example.org/x"}},
 		{Name: "tar", Run: Run{Artifact: "/srv/web.TGZ"}},

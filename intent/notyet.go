@@ -28,7 +28,7 @@ func (a App) NotYet() []Problem {
 
 // laterActions are the actions that no agent takes yet.
 var laterActions = map[string]bool{
-	"run": true, "webhook": true, "drain_self": true, "evict": true, "claim": true,
+	"run": true, "webhook": true, "claim": true,
 }
 
 // NotYet lists what of this reflex is not executed yet; its paths are relative
@@ -40,7 +40,7 @@ func (r Reflex) NotYet() []Problem {
 		switch {
 		case laterActions[a.Op]:
 			out = append(out, Problem{index("act", i) + ".op", a.Op + " is not executed yet; remove it"})
-		case scope == "unit" && a.Op != "emit" && a.Target == "":
+		case scope == "unit" && a.Op != "emit" && a.Op != "drain_self" && a.Op != "evict" && a.Target == "":
 			out = append(out, Problem{index("act", i) + ".target", a.Op + " of a unit is not executed yet; name an app, or only tell with emit"})
 		}
 	}

@@ -92,6 +92,7 @@ type Engine struct {
 	proposals  uint64
 	acts       ActID
 	doubtUntil Boot
+	short      bool // an act lacked nothing but what a leader gives
 	distrust   bool // the state of an earlier life could not be read: limits begin spent
 	carried    *carried
 	stats      Stats

@@ -43,15 +43,15 @@ func (s *Escrow) Tokens(now Boot) int {
 	return n
 }
 
-// spend takes one token, and tells of which loan.
-func (s *Escrow) spend(now Boot) (loan uint64, ok bool) {
+// spend takes one token, and tells of which loan, and until when that is good.
+func (s *Escrow) spend(now Boot) (loan uint64, until Boot) {
 	for i := range s.loans {
 		if l := &s.loans[i]; now < l.Until && l.Spent < l.Tokens {
 			l.Spent++
-			return l.ID, true
+			return l.ID, l.Until
 		}
 	}
-	return 0, false
+	return 0, 0
 }
 
 // spent notes a token of a loan that the journal says was spent.
@@ -82,13 +82,13 @@ func (s *Escrow) Expired(now Boot) []Loan {
 	return out
 }
 
-// Lend takes in tokens that the leader lends. What waits for them is tried
-// again.
+// Lend takes in a leader's answer: tokens that it lends, or with the zero Loan
+// none. What waits for it is tried again.
 func (e *Engine) Lend(now Boot, l Loan) {
 	now = e.enter(now)
 	e.escrow.Lend(l)
 	for _, in := range e.instances {
-		if in.wantsToAct() && in.id == 0 && in.refused == ReasonTokens {
+		if in.wantsToAct() && in.id == 0 && in.awaits() {
 			in.retry = now
 			e.dirty(in)
 		}
@@ -101,3 +101,17 @@ func (e *Engine) Loans() []Loan { return slices.Clone(e.escrow.loans) }
 
 // ExpiredLoans removes and returns the loans that are over.
 func (e *Engine) ExpiredLoans(now Boot) []Loan { return e.escrow.Expired(now) }
+
+// LoanEnds is when ExpiredLoans next has something to return; never if no loan is
+// held.
+func (e *Engine) LoanEnds() Boot {
+	if len(e.escrow.loans) == 0 {
+		return never
+	}
+	return e.escrow.loans[0].Until
+}
+
+// awaits tells that the instance was refused for want of what a leader gives.
+func (in *instance) awaits() bool {
+	return in.refused == ReasonTokens || in.refused == ReasonDeadMan || in.refused == ReasonAsking
+}

@@ -49,8 +49,9 @@ type instance struct {
 	asked   Boot   // when that was made
 
 	refused Reason
-	retry   Boot // when a refused act is tried again
-	times   int  // refusals for that reason since it was told
+	retry   Boot   // when a refused act is tried again
+	lacks   string // why no token is held
+	times   int    // refusals for that reason since it was told
 	toldAt  Boot
 	shouted Boot
 	seen    []Fact

@@ -16,6 +16,9 @@ type Authority struct {
 	Hard       bool          // the freeze holds restarts in place too
 	SameRule   int           // hosts, this one among them, on which the rule fired or wanted to in the last minute; see Engine.Wants
 	GateShut   bool          // too many hosts look unhealthy to this one
+	Needless   bool          // what the act is for is so already, or under way
+	Asking     bool          // a leader is being asked for its permit and a token, or will be if one is missing: nothing is told yet
+	Lacks      string        // what a leader said when it lent no token, or why none could be asked
 	PermitAge  time.Duration // how long ago a leader last permitted class B
 	Permitted  bool          // a leader ever did, in this boot
 	Witnessed  bool          // of a rule about a peer: another host has seen the same
@@ -33,8 +36,10 @@ type Act struct {
 	Tell    []intent.Action
 	Do      intent.Action // Op "" if it only tells
 	Class   Class
-	Durable bool // its record has to be on disk before it begins
-	Sensed  Boot // when what led to it was seen
+	Durable bool   // its record has to be on disk before it begins
+	Loan    uint64 // of class B: the loan that paid for it
+	Until   Boot   // of class B: when that is over, and it may begin no more
+	Sensed  Boot   // when what led to it was seen
 	Facts   []Fact
 }
 
@@ -57,6 +62,9 @@ func (e *Engine) Permit(now Boot, f Firing, a Authority) (Act, bool) {
 	if r == ReasonNone {
 		r = e.allowed(now, in, a)
 		retry = now + time.Second
+		if r == ReasonTokens || r == ReasonDeadMan {
+			in.lacks = a.Lacks
+		}
 	}
 	switch {
 	case in.rule.Observe:
@@ -111,16 +119,41 @@ func (e *Engine) allowed(now Boot, in *instance, a Authority) Reason {
 		return ReasonDoubt
 	case a.GateShut:
 		return ReasonGate
-	case !a.Permitted || a.PermitAge > deadMan:
-		return ReasonDeadMan
+	case a.Needless:
+		return ReasonNeedless
 	case in.rule.Scope == ScopePeer && !a.Witnessed:
 		return ReasonWitness
 	case rung.Do.Op == "claim" && !a.Leased:
 		return ReasonLease
-	case e.escrow.Tokens(now) == 0:
-		return ReasonTokens
+	case in.rule.Observe:
+		return ReasonNone // nobody asks a leader for what is not done
 	}
-	return ReasonNone
+	return e.covered(now, a)
+}
+
+// covered holds an act that reaches further against what only a leader can give.
+// It is looked at last, so that nobody asks for it in vain.
+func (e *Engine) covered(now Boot, a Authority) Reason {
+	permitted := a.Permitted && a.PermitAge <= deadMan
+	if permitted && e.escrow.Tokens(now) > 0 {
+		return ReasonNone
+	}
+	e.short = true
+	switch {
+	case a.Asking:
+		return ReasonAsking
+	case !permitted:
+		return ReasonDeadMan
+	}
+	return ReasonTokens
+}
+
+// Short tells whether, since it was asked last, an act was refused for want of a
+// token or of a leader's permit alone: then it is time to ask one.
+func (e *Engine) Short() bool {
+	short := e.short
+	e.short = false
+	return short
 }
 
 // start pays for an act and records it.
@@ -133,8 +166,9 @@ func (e *Engine) start(now Boot, in *instance, ts *targetState, rung *Rung) Act 
 	if c := in.cause(now); c.Kind == CauseAct {
 		rec.Parent = c.Act
 	}
+	var until Boot
 	if rung.op.class == ClassB {
-		rec.Loan, _ = e.escrow.spend(now)
+		rec.Loan, until = e.escrow.spend(now)
 	}
 	e.pay(now, in.state0, ts, rung.op.class, rung.revives)
 	e.note(rec)
@@ -148,7 +182,7 @@ func (e *Engine) start(now Boot, in *instance, ts *targetState, rung *Rung) Act 
 	e.tell(Outcome{Kind: Fired, Rule: in.rule.Name, Target: in.target, Action: rung.text, Act: e.acts, At: now, Sensed: in.sensed, Facts: in.seen})
 	return Act{
 		ID: e.acts, Rule: in.rule.Name, Target: in.target, On: ts.target, Tell: rung.Tell, Do: rung.Do,
-		Class: rung.op.class, Durable: rung.op.durable, Sensed: in.sensed, Facts: in.seen,
+		Class: rung.op.class, Durable: rung.op.durable, Loan: rec.Loan, Until: until, Sensed: in.sensed, Facts: in.seen,
 	}
 }
 

@@ -201,6 +201,12 @@ func (e *Engine) refuse(now Boot, in *instance, r Reason, retry Boot) {
 		e.wouldRefuse(now, in, r)
 		return
 	}
+	if r == ReasonAsking {
+		if !in.awaits() {
+			in.refused, in.toldAt = r, unwell
+		}
+		return // what comes of it is told
+	}
 	loud := r == ReasonLimit || in.tries >= manyTries && in.rung().revives
 	switch {
 	case loud && in.state == StateFiring:
@@ -226,6 +232,9 @@ func (e *Engine) refuse(now Boot, in *instance, r Reason, retry Boot) {
 		if ts := in.on; ts != nil && ts.by != nil {
 			o.Detail = ts.by.rule.Name
 		}
+	}
+	if r == ReasonTokens || r == ReasonDeadMan {
+		o.Detail = in.lacks
 	}
 	e.tell(o)
 	in.times = 0

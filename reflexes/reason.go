@@ -36,6 +36,8 @@ const (
 	ReasonIncapable          // this host cannot do it
 	ReasonMeaningless        // the condition has no meaning for the values there are
 	ReasonObserve            // the rule only observes
+	ReasonAsking             // a leader is being asked
+	ReasonNeedless           // there is nothing to do
 )
 
 var reasonTexts = [...]string{
@@ -68,6 +70,8 @@ var reasonTexts = [...]string{
 	ReasonIncapable:   "this host cannot do it",
 	ReasonMeaningless: "the condition has no meaning for the values there are",
 	ReasonObserve:     "the rule only observes",
+	ReasonAsking:      "a leader is being asked for a token of the mesh's budget",
+	ReasonNeedless:    "what it would do is done, or under way",
 }
 
 // String returns the reason for people.
@@ -116,7 +120,7 @@ type Outcome struct {
 	Facts  []Fact // what the rule saw
 	Var    VarID  // of Undecided: what is not known
 	OK     bool   // of Finished
-	Detail string // of Finished: what went wrong; of ReasonPriority: the other rule
+	Detail string // of Finished: what went wrong; of ReasonPriority: the other rule; of ReasonTokens: what the leader said
 }
 
 // NeedsHuman tells that a person has to look.

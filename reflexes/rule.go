@@ -257,10 +257,13 @@ func (b *builder) actions() {
 	for i := range r.Rungs {
 		rung := &r.Rungs[i]
 		r.class = max(r.class, rung.op.class)
+		if rung.Do.Op == "drain_self" && r.App != "" {
+			b.fail(r.actPath(rung)+".op", "drain_self empties the whole host, not only of app %s; declare the reflex outside of the app, or evict()", r.App)
+		}
 		if !rung.op.onApp {
 			continue
 		}
-		path := fmt.Sprintf("act[%d].target", slices.IndexFunc(r.source.Act, func(a intent.Action) bool { return a.Op == rung.Do.Op && a.Target == rung.Do.Target }))
+		path := r.actPath(rung) + ".target"
 		rung.app = rung.Do.Target
 		own := r.Scope == ScopeCopy || r.Scope == ScopeApp || r.Scope == ScopeUnit
 		switch {
@@ -268,6 +271,8 @@ func (b *builder) actions() {
 			if rung.app = r.App; rung.app == "" {
 				b.fail(path, "%s needs an app here, as in %s(\"web\")", rung.Do.Op, rung.Do.Op)
 			}
+		case rung.Do.Op == "evict" && rung.app == "" && r.Scope == ScopeUnit:
+			b.fail(path, "a unit is on its host alone; evict needs an app, as in evict(\"web\")")
 		case rung.app != "" && r.App != "" && rung.app != r.App && !strings.HasPrefix(rung.app, r.App+"/"):
 			b.fail(path, "a reflex of app %s cannot act on %.60s; declare it outside of the app", r.App, rung.app)
 		}

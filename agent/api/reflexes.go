@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -88,12 +89,32 @@ func checkReflexes(in intent.Intents) error {
 	}
 	for _, a := range in.Apps {
 		for _, r := range a.Reflexes {
-			if err := j.Reflex(r, a.Name); err != nil {
+			err := j.Reflex(r, a.Name)
+			if err == nil {
+				err = immovable(r, a)
+			}
+			if err != nil {
 				return misdeclared("app."+a.Name+".reflex."+r.Name, err)
 			}
 		}
 	}
 	return nil
+}
+
+// immovable refuses to evict copies of an app that have no elsewhere.
+func immovable(r intent.Reflex, a intent.App) error {
+	bad := &intent.ValidationError{}
+	for i, act := range r.Act {
+		if kind := a.Kind(); act.Op == "evict" && kind != intent.KindReplicated && kind != intent.KindSingleton {
+			bad.Problems = append(bad.Problems, intent.Problem{
+				Path: fmt.Sprintf("act[%d].op", i), Why: "a copy of app " + a.Name + " (" + kind + ") has no other host to go to; restart it instead",
+			})
+		}
+	}
+	if len(bad.Problems) == 0 {
+		return nil
+	}
+	return bad
 }
 
 func hasReflexes(in intent.Intents) bool {

@@ -301,8 +301,11 @@ type LeaseResponse struct {
 	Leases []topology.LeaseRef `json:"leases"`
 }
 
-// MaxSettled bounds the loans that one LoanRequest settles.
-const MaxSettled = 64
+// MaxSettled bounds the loans that one LoanRequest settles, and MaxLoanKey its key.
+const (
+	MaxSettled = 64
+	MaxLoanKey = 48
+)
 
 // LoanRequest is the body of POST /v1/loan: a host asks for tokens of the budget of
 // automatic actions, or with Tokens 0 only for the leader's permit, and says what
@@ -311,6 +314,7 @@ type LoanRequest struct {
 	Host    string        `json:"host"`
 	Boot    string        `json:"boot"` // of its kernel
 	Tokens  int           `json:"tokens"`
+	Key     string        `json:"key,omitempty"` // under one key at most one loan is made
 	Settled []SettledLoan `json:"settled,omitempty"`
 }
 
@@ -327,6 +331,19 @@ type LoanResponse struct {
 	Tokens int    `json:"tokens,omitempty"`
 	TimeMS int64  `json:"time_ms,omitempty"`
 	Why    string `json:"why,omitempty"`
+	Hosts  int    `json:"hosts"` // of the roster
+}
+
+// ActRequest is the body of POST /v1/act: a reflex of a host asks the leader to do
+// what reaches beyond its own copies, and pays with a token of a loan.
+type ActRequest struct {
+	Host string `json:"host"`
+	Loan uint64 `json:"loan"`
+	Op   string `json:"op"` // drain_self or evict
+	App  string `json:"app,omitempty"`
+	N    *int   `json:"n,omitempty"` // of evict: this copy alone
+	Rule string `json:"rule"`
+	Why  string `json:"why"`
 }
 
 // ReportAck answers a Report. The host's watch of its own slice is what moves

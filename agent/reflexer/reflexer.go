@@ -31,7 +31,7 @@ type Senses interface {
 	NeedFor(rules []*reflexes.Rule, vars []reflexes.VarID)
 }
 
-// Config of a Reflexer. All but Disabled and Logger is required.
+// Config of a Reflexer. All but Disabled, Borrow and Logger is required.
 type Config struct {
 	Dir    string // for state and journal; it is made
 	Host   string // name of this host: back-offs of hosts differ by it
@@ -44,6 +44,10 @@ type Config struct {
 	// Authority tells, at the moment of an act, what the mesh allows. It waits for
 	// nothing.
 	Authority func(f reflexes.Firing) reflexes.Authority
+	// Borrow asks a leader for tokens of the mesh's budget, on a goroutine of its
+	// own: while it waits everything else goes on. nil: no leader is ever asked, and
+	// nothing is done that reaches further than this host's own copies.
+	Borrow func(ctx context.Context, b Borrowing) Answer
 	// Act does what an order says and returns how that ended. It is called on a
 	// goroutine of its own, and gives up when ctx ends.
 	Act func(ctx context.Context, o Order) error
@@ -106,7 +110,8 @@ type Reflexer struct {
 	facts   []reflexes.Fact
 	ended   chan ended
 	flights map[reflexes.ActID]flight // acts that are being done
-	acts    sync.WaitGroup
+	acts    sync.WaitGroup            // and questions to a leader
+	purse   purse
 	stored  string // what the last state on disk said
 	touched bool   // something may have changed since it was looked at
 	storing bool   // it will be looked at soon

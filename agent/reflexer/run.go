@@ -27,6 +27,7 @@ func (r *Reflexer) Run(ctx context.Context) error {
 	store := time.NewTimer(0)
 	defer store.Stop()
 	for ctx.Err() == nil {
+		r.repay(ctx)
 		r.setTimer(timer)
 		if r.touched && !r.storing {
 			r.storing = true
@@ -60,7 +61,7 @@ func (r *Reflexer) Run(ctx context.Context) error {
 
 // setTimer asks to be woken when the engine has something to do.
 func (r *Reflexer) setTimer(t *time.Timer) {
-	wake := r.engine.Wake()
+	wake := min(r.engine.Wake(), r.purseWake())
 	if !r.ruled || wake-r.now() > time.Hour {
 		t.Reset(time.Hour)
 		return
@@ -106,13 +107,14 @@ func (r *Reflexer) step(ctx context.Context) {
 	for _, f := range firings {
 		r.fire(ctx, f)
 	}
+	r.borrow(ctx)
 	r.note()
 }
 
 // fire takes one firing from the permit to the act. Nothing stands between the
 // two but one plain write, and for what reaches further the disk.
 func (r *Reflexer) fire(ctx context.Context, f reflexes.Firing) {
-	act, ok := r.engine.Permit(r.now(), f, r.cfg.Authority(f))
+	act, ok := r.engine.Permit(r.now(), f, r.authorize(f, r.cfg.Authority(f)))
 	if !ok {
 		return
 	}
@@ -126,6 +128,8 @@ func (r *Reflexer) fire(ctx context.Context, f reflexes.Firing) {
 		}
 		if err != nil {
 			err = fmt.Errorf("not done: its record could not be written: %w", err)
+		} else if act.Until > 0 && r.now() >= act.Until {
+			err = errors.New("not done: to record it took so long that its token is good no more")
 		} else if err = r.cfg.Act(ctx, order); ctx.Err() != nil {
 			err = fmt.Errorf("%s", agentEnded)
 		}

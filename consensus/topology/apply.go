@@ -73,7 +73,11 @@ func (s *State) Apply(index uint64, c Command) (*State, Result) {
 			if first.Kind != kind {
 				return refuse(reject(RejectConflict, "apply %s: request id %q was used for %s; use a new one", kind, c.RequestID, first.Kind))
 			}
-			return s, Result{Revision: first.Revision, Repeated: true}
+			again := Result{Revision: first.Revision, Repeated: true}
+			if c.Lend != nil {
+				again.Loan = first.Index
+			}
+			return s, again
 		}
 	}
 	t := newTxn(s, index)
@@ -154,6 +158,8 @@ func (t *txn) do(c Command) *Rejected {
 		return t.lend(*c.Lend)
 	case c.SettleLoan != nil:
 		return t.settleLoan(*c.SettleLoan)
+	case c.Evict != nil:
+		return t.evict(*c.Evict)
 	default:
 		return nil // Heartbeat
 	}

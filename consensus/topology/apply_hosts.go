@@ -76,8 +76,15 @@ func (t *txn) setDrain(c SetDrain) *Rejected {
 		return nil
 	case c.Drain == DrainDrained && e.Drain != DrainDraining:
 		return reject(RejectConflict, "drain host %s: it is not draining", c.Host)
+	case c.Loan != 0 && (c.Drain != DrainDraining || c.Removing):
+		return reject(RejectInvalid, "drain host %s: a loan pays for a drain alone", c.Host)
 	case c.Drain == DrainDrained && len(collect(prefixed(t.onHost, c.Host))) > 0:
 		return reject(RejectConflict, "drain host %s: copies are still placed on it", c.Host)
+	}
+	if c.Loan != 0 {
+		if r := t.useLoan("drain host "+c.Host, c.Loan, c.Host); r != nil {
+			return r
+		}
 	}
 	next := *e
 	next.Removing = c.Removing || e.Removing && c.Drain != DrainNone

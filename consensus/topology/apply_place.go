@@ -63,6 +63,9 @@ func (t *txn) checkPlacement(p Placement) *Rejected {
 	if len(p.Leaving) > 1024 {
 		return reject(RejectInvalid, "place copy %s: reason to leave is longer than 1024 bytes", p.Key())
 	}
+	if len(p.Evicted) > 1024 {
+		return reject(RejectInvalid, "place copy %s: reason to be evicted is longer than 1024 bytes", p.Key())
+	}
 	if len(p.Tried) > maxTried || p.Surge && p.Leaving != "" {
 		return reject(RejectInvalid, "place copy %s: a surge copy does not leave, and none is tried on more than %d hosts", p.Key(), maxTried)
 	}
@@ -174,9 +177,7 @@ func (t *txn) storePlacement(p Placement) {
 // round. Nothing begins anew by it, and its host need not know.
 func (t *txn) relabel(p Placement) {
 	p.Surge, p.Relief = !p.Surge, nil
-	t.copies, _, _ = t.copies.Insert(copyKey(p.Key()), &p)
-	t.onHost, _, _ = t.onHost.Insert(hostKey(p.Host, p.Key()), &p)
-	t.dirty[p.App], t.changed = true, true
+	t.relate(p)
 }
 
 // runsAs reports whether two placements of a copy ask its host for the same.

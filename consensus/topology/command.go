@@ -30,6 +30,7 @@ type Command struct {
 	Thaw         *Thaw         `json:"thaw,omitempty"`
 	Lend         *Lend         `json:"lend,omitempty"`
 	SettleLoan   *SettleLoan   `json:"settle_loan,omitempty"`
+	Evict        *Evict        `json:"evict,omitempty"`
 	Heartbeat    *Heartbeat    `json:"heartbeat,omitempty"` // proves that the log commits; changes nothing
 
 	// RequestID is the idempotency key of a client's write. A second command with
@@ -102,11 +103,13 @@ type RemoveHost struct {
 
 // SetDrain sets a host's drain state: users ask for draining and for none,
 // Decide for drained once nothing is placed there. Removing goes with draining,
-// and ends with none.
+// and ends with none. Loan, if not 0, pays for the drain of a host by its own
+// reflex with a token; nothing is spent if the host is emptied already.
 type SetDrain struct {
 	Host     string `json:"host"`
 	Drain    Drain  `json:"drain"`
 	Removing bool   `json:"removing,omitempty"`
+	Loan     uint64 `json:"loan,omitempty"`
 }
 
 // PutToken stores a join token by the hash of its secret.

@@ -69,3 +69,9 @@ func judge(hosts, unhealthy int, obs Observations) (shut, calm bool) {
 	opens := calm && obs.CalmFor >= calmBefore
 	return unhealthy*10 > max(10, hosts*3) || obs.GateShut && !opens, calm
 }
+
+// Crowd judges a population of hosts as Gate does, for a host that knows the roster
+// by number alone.
+func Crowd(hosts, unhealthy int, shutBefore bool, calmFor time.Duration) (shut, calm bool) {
+	return judge(hosts, unhealthy, Observations{GateShut: shutBefore, CalmFor: calmFor})
+}

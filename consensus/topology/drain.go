@@ -46,11 +46,12 @@ func (p *planner) ending(a *appPlan) (n int) {
 	return n
 }
 
-// relieveDrained has a copy that is well, on a host that is emptied, taken over from.
+// relieveDrained has a copy that is well, on a host that is emptied or has evicted
+// it, taken over from.
 // It reports whether that is seen to: else the copy stops here before it begins
 // elsewhere.
 func (p *planner) relieveDrained(a *appPlan, c *copyPlan, reason string, t *tally) bool {
-	if c.room.Drain == DrainNone || !c.ready || !a.startsFirst() {
+	if !c.leavesHere() || !c.ready || !a.startsFirst() {
 		return false
 	}
 	if slices.ContainsFunc(a.reliefs, func(r *copyPlan) bool { return r.Relief.N == c.N }) || len(a.reliefs)+t.leaving+p.ending(a) >= a.parallel {

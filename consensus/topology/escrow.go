@@ -30,8 +30,10 @@ type Loan struct {
 	Boot   string        `json:"boot"` // of the host's kernel: another boot has another clock, and lost it
 	Tokens int           `json:"tokens"`
 	Time   time.Duration `json:"time"` // see LoanTime
+	// Used is how many of its tokens commands have named that they pay for.
+	Used int `json:"used,omitempty"`
 	// Settled is the index at which its holder's word was committed that it spent
-	// Tokens of it and will spend no more; 0: nobody has said so.
+	// Tokens of it and will spend no more, or at which the last was used; 0: nobody has said so.
 	Settled uint64 `json:"settled,omitempty"`
 }
 
@@ -87,11 +89,32 @@ func (t *txn) settleLoan(c SettleLoan) *Rejected {
 		return nil // settled before, or free again
 	}
 	loans := slices.Clone(t.loans)
-	if loans[i].Tokens = min(loans[i].Tokens, c.Spent); loans[i].Tokens <= 0 {
+	if loans[i].Tokens = min(loans[i].Tokens, max(c.Spent, loans[i].Used)); loans[i].Tokens <= 0 {
 		t.loans = slices.Delete(loans, i, i+1)
 		return nil
 	}
 	loans[i].Settled = t.index
 	t.loans = loans
 	return nil
+}
+
+// useLoan pays for a command with a token of a host's loan. A token pays once,
+// whoever says what, and none of a loan whose holder has said that it is over.
+func (t *txn) useLoan(what string, id uint64, host string) *Rejected {
+	i := slices.IndexFunc(t.loans, func(l Loan) bool { return l.ID == id && l.Host == host && l.Settled == 0 && l.Used < l.Tokens })
+	if i < 0 {
+		return reject(RejectConflict, "%s: loan %d of host %s has no token to pay with", what, id, host)
+	}
+	loans := slices.Clone(t.loans)
+	if loans[i].Used++; loans[i].Used == loans[i].Tokens {
+		loans[i].Settled = t.index
+	}
+	t.loans = loans
+	return nil
+}
+
+// Free is how many tokens a Lend would find, if the loans named have come back.
+func (s *State) Free(returned []uint64) int {
+	left := slices.DeleteFunc(slices.Clone(s.loans), func(l Loan) bool { return slices.Contains(returned, l.ID) })
+	return Budget(s.hosts.Len()) - lent(left)
 }

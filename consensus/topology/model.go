@@ -105,6 +105,9 @@ type Placement struct {
 	// Tried are hosts on which this version of the copy kept failing, so that it
 	// was, or is to be, placed elsewhere.
 	Tried []string `json:"tried,omitempty"`
+	// Evicted says why a reflex wants the copy to go from its host, see Evict. It
+	// runs there until that is seen to.
+	Evicted string `json:"evicted,omitempty"`
 }
 
 // Key names the copy that p places.

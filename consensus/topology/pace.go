@@ -206,6 +206,9 @@ func (p *planner) startMoves(a *appPlan, t *tally) {
 		}
 		reason := a.mustLeave(c)
 		tried := []string(nil)
+		if c.Evicted != "" {
+			tried = a.afterEviction(c)
+		}
 		if reason == "" && !a.idle(c) {
 			if reason = a.despairs(c); reason != "" {
 				tried = append(slices.Clone(a.hopeless(c)), c.Host)

@@ -180,6 +180,9 @@ func (a *appPlan) mustLeave(c *copyPlan) string {
 	if c.room.Drain != DrainNone {
 		return "host " + c.Host + " is being emptied"
 	}
+	if c.Evicted != "" {
+		return c.Evicted
+	}
 	if c.givenUp() {
 		return failsOn(c.Host)
 	}

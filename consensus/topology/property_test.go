@@ -20,6 +20,7 @@ var (
 	texts        = rapid.SampledFrom([]string{"", "v", "w", "\xff", strings.Repeat("x", 2000)})
 	drains       = rapid.SampledFrom([]Drain{"", DrainNone, DrainDraining, DrainDrained})
 	packageNames = rapid.SampledFrom([]string{"", "", digestOf("1"), digestOf("2"), "sha256:x"})
+	loans        = rapid.SampledFrom([]uint64{0, 0, 1, 2, 3, 5, 8})
 	optionalN    = rapid.Ptr(numbers, true)
 )
 
@@ -55,7 +56,7 @@ func drawPlacement(t *rapid.T) Placement {
 
 func drawCommand(t *rapid.T) Command {
 	c := Command{RequestID: rapid.SampledFrom([]string{"", "", "r1", "r2"}).Draw(t, "request")}
-	switch rapid.IntRange(0, 21).Draw(t, "kind") {
+	switch rapid.IntRange(0, 22).Draw(t, "kind") {
 	case 0:
 		c.Found = &Found{MeshID: texts.Draw(t, "id"), Name: names.Draw(t, "name")}
 	case 1, 2, 3:
@@ -77,7 +78,7 @@ func drawCommand(t *rapid.T) Command {
 			Name: names.Draw(t, "name"), ID: texts.Draw(t, "id"), Drained: rapid.Bool().Draw(t, "drained"), Left: rapid.Bool().Draw(t, "left"),
 		}
 	case 10:
-		c.SetDrain = &SetDrain{Host: names.Draw(t, "host"), Drain: drains.Draw(t, "drain"), Removing: rapid.Bool().Draw(t, "removing")}
+		c.SetDrain = &SetDrain{Host: names.Draw(t, "host"), Drain: drains.Draw(t, "drain"), Removing: rapid.Bool().Draw(t, "removing"), Loan: loans.Draw(t, "loan")}
 	case 11:
 		c.PutToken = &PutToken{ID: texts.Draw(t, "id"), Hash: rapid.SliceOfN(rapid.Byte(), 0, 4).Draw(t, "hash")}
 	case 12:
@@ -110,6 +111,8 @@ func drawCommand(t *rapid.T) Command {
 		}
 	case 21:
 		c.SettleLoan = &SettleLoan{ID: rapid.Uint64Range(0, 30).Draw(t, "id"), Host: names.Draw(t, "host"), Spent: rapid.IntRange(-1, 2).Draw(t, "spent")}
+	case 22:
+		c.Evict = &Evict{App: names.Draw(t, "app"), N: optionalN.Draw(t, "n"), Host: names.Draw(t, "host"), Why: texts.Draw(t, "why"), Loan: loans.Draw(t, "loan")}
 	case 13:
 		c.SetRollout = &SetRollout{App: names.Draw(t, "app"), Rollout: Rollout{Version: texts.Draw(t, "version"), Outcome: rapid.SampledFrom([]Outcome{"", OutcomeDone, OutcomeHeld}).Draw(t, "outcome")}}
 	}

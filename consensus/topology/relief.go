@@ -44,12 +44,12 @@ func (p *planner) tendReliefs(a *appPlan) {
 }
 
 // called reports whether what a relief was begun for still calls for it: the
-// setting, or the drain of the other's host.
+// setting, the drain of the other's host, or that it was evicted.
 func (p *planner) called(c, old *copyPlan) bool {
 	if c.Relief.Balance {
 		return p.state.rebalance.Moves > 0
 	}
-	return old.room.Drain != DrainNone
+	return old.leavesHere()
 }
 
 // relieved is the copy that a relief is to take over from; nil if it is where it
@@ -141,7 +141,7 @@ func (p *planner) reliefNumber(a *appPlan) (int, bool) {
 }
 
 // shunned are the hosts that a relief is not begun on: copies of the version did
-// not become well there, or kept failing.
+// not become well there, kept failing, or are evicted.
 func (a *appPlan) shunned() []string {
 	var hosts []string
 	for _, u := range a.unfit() {
@@ -149,6 +149,9 @@ func (a *appPlan) shunned() []string {
 	}
 	for _, c := range a.copies {
 		hosts = append(hosts, c.Tried...)
+		if c.Evicted != "" {
+			hosts = append(hosts, c.Host)
+		}
 	}
 	return hosts
 }

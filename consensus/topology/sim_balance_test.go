@@ -46,8 +46,9 @@ func (b *balanceWatch) check(s *sim, c *Place, obs Observations, gate bool) {
 		old, had := s.state.Placement(p.Key())
 		switch {
 		case p.Relief != nil && !had && !p.Relief.Balance:
-			if from, _ := s.state.Host(p.Relief.From); from.Drain == DrainNone {
-				s.mistake("%s is to take over on a host that is not emptied", p.Key())
+			old, _ := s.state.Placement(CopyKey{p.App, p.Relief.N})
+			if from, _ := s.state.Host(p.Relief.From); from.Drain == DrainNone && old.Evicted == "" {
+				s.mistake("%s is to take over from one that was not evicted, on a host that is not emptied", p.Key())
 			}
 		case p.Relief != nil && !had:
 			b.begun = append(b.begun, s.now)

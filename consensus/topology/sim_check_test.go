@@ -199,7 +199,7 @@ func (s *sim) checkMove(m Move, obs Observations) {
 	}
 	a := s.app(m.Copy.App)
 	refused := len(a.Spec.Place.Require) > 0 && from.Labels["zone"] == "c"
-	if host.Drain == DrainNone && !refused && !strings.Contains(m.Reason, "cannot take version") && !strings.Contains(m.Reason, "keeps failing") {
+	if host.Drain == DrainNone && !refused && !strings.Contains(m.Reason, "cannot take version") && !strings.Contains(m.Reason, "keeps failing") && !strings.HasPrefix(m.Reason, "evicted by") {
 		s.mistake("%s moved off %s for nothing: %s", m.Copy, m.From, m.Reason)
 	}
 	if x := s.hosts[m.From].procs[m.Copy]; x != nil && !x.gone {

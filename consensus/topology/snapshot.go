@@ -254,7 +254,7 @@ func (s *State) check(im image) error {
 		return errors.New(why)
 	}
 	for i, l := range s.loans {
-		if l.ID == 0 || l.Tokens < 1 || l.Tokens > MaxHosts || i > 0 && l.ID <= s.loans[i-1].ID {
+		if l.ID == 0 || l.Tokens < 1 || l.Tokens > MaxHosts || l.Used < 0 || l.Used > l.Tokens || i > 0 && l.ID <= s.loans[i-1].ID {
 			return fmt.Errorf("loan %d cannot have come about", l.ID)
 		}
 	}

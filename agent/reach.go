@@ -1,0 +1,197 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/agent/reflexer"
+	"github.com/ganglion-mesh/ganglion/consensus"
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/events"
+	"github.com/ganglion-mesh/ganglion/reflexes"
+	"github.com/ganglion-mesh/ganglion/workload"
+)
+
+// reachPatience bounds the request for an act of a reflex: what has not begun by
+// then is given up.
+const reachPatience = 10 * time.Second
+
+// withholds says why this leader has nothing done by reflexes that reaches beyond a
+// host's own copies, or "".
+func (l *leaderLoop) withholds() string {
+	d := l.last.Load()
+	switch {
+	case l.brake.View().Whole():
+		return "the mesh is frozen"
+	case d == nil:
+		return "the leader has only just taken office"
+	case d.GateShut:
+		return "too many hosts look unhealthy to the leader, or did a moment ago"
+	}
+	return ""
+}
+
+// borrow asks a leader for tokens of the budget, and notes what it says of the mesh.
+func (n *nerves) borrow(ctx context.Context, b reflexer.Borrowing) reflexer.Answer {
+	settled := make([]api.SettledLoan, len(b.Settled))
+	for i, l := range b.Settled {
+		settled[i] = api.SettledLoan{ID: l.ID, Spent: l.Spent}
+	}
+	if _, now := n.cfg.bootClock()(); n.loanKey == "" || now-n.loanAsked > topology.LoanTime/2 {
+		n.loanKey, n.loanAsked = newID(), now
+	}
+	loan, resp, err := n.member.borrow(ctx, loanAsk{tokens: b.Tokens, key: n.loanKey, asked: n.loanAsked, settled: settled})
+	if err != nil {
+		return reflexer.Answer{Err: err}
+	}
+	n.loanKey = ""
+	n.crowd.heard(resp.Hosts, time.Now())
+	return reflexer.Answer{Loan: loan, Why: resp.Why}
+}
+
+// needless tells whether what an act is for is so already.
+func (n *nerves) needless(f reflexes.Firing) bool {
+	sl := n.slices.slice()
+	switch f.Rung.Do.Op {
+	case "drain_self":
+		return sl.Drain != topology.DrainNone
+	case "evict":
+		return !slices.ContainsFunc(sl.Assignments, func(a topology.Assignment) bool {
+			p := a.Placement
+			return !p.Stopped && p.Leaving == "" && means(f.On, workload.CopyID{App: p.App, N: p.N})
+		})
+	}
+	return false
+}
+
+// means tells whether t is a copy, or the app that it is one of.
+func means(t reflexes.Target, id workload.CopyID) bool {
+	return t.Scope == reflexes.ScopeCopy && t.Name == id.String() || t.Scope == reflexes.ScopeApp && t.Name == id.App
+}
+
+// reach has whoever leads do what reaches beyond this host's own copies. It is done
+// when it is committed: the mesh sees to it by its ordinary ways.
+func (n *nerves) reach(ctx context.Context, o reflexer.Order) error {
+	req := api.ActRequest{Host: n.cfg.Name, Loan: o.Loan, Op: o.Do.Op, Rule: o.Rule, Why: fmt.Sprintf("reflex %s (act %d)", o.Rule, o.ID)}
+	if o.Do.Op == "evict" {
+		if req.App = appOf(o.On); req.App == "" {
+			return fmt.Errorf("evict %s: it is no copy and no app", o.On)
+		}
+		if id, err := workload.ParseCopyID(o.On.Name); err == nil {
+			req.N = &id.N
+		}
+	}
+	if err := n.unfrozen(req.App, false); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, reachPatience)
+	defer cancel()
+	return n.askAct(ctx, req, fmt.Sprintf("act/%s/%s/%d", n.cfg.Name, n.boot, o.ID))
+}
+
+// askAct tries voters until one has had it done, or has refused. Under one key it is
+// done once.
+func (m *member) askAct(ctx context.Context, req api.ActRequest, key string) error {
+	err := errors.New(req.Op + ": no voter is reachable")
+	for ctx.Err() == nil {
+		if m.leader.leading() {
+			err = m.serveAct(ctx, req, key)
+			var moved *consensus.NotLeaderError
+			if !errors.As(err, &moved) {
+				return err
+			}
+		}
+		for _, addr := range m.sliceAddrs() {
+			each, cancel := context.WithTimeout(ctx, reachPatience/3)
+			err = m.links.client(addr).PostOnce(each, "/v1/act", key, req, nil)
+			cancel()
+			if code := api.CodeOf(err); err == nil || code == api.CodeRejected || code == api.CodeNotFound || code == api.CodeInvalid || code == api.CodeDenied {
+				return err
+			}
+		}
+		sleep(ctx, time.Second)
+	}
+	return err
+}
+
+// postAct does what a reflex of a host asks for: only that host itself may ask.
+func (s *server) postAct(r *http.Request, body []byte) (any, error) {
+	var req api.ActRequest
+	if err := decode(body, &req); err != nil {
+		return nil, err
+	}
+	c, err := s.callerOf(r)
+	if err != nil {
+		return nil, err
+	}
+	if !c.isHost(req.Host) && !s.vouched(r, c, req.Host) {
+		return nil, api.Errorf(api.CodeDenied, "act for host %s: only its own agent may ask", shorten(req.Host))
+	}
+	return api.ApplyResponse{}, s.serveAct(r.Context(), req, r.Header.Get(api.HeaderRequest))
+}
+
+// serveAct is a leader's part in an act of a reflex. The log takes each token once.
+func (m *member) serveAct(ctx context.Context, req api.ActRequest, key string) error {
+	if m.leader.last.Load() == nil {
+		return &consensus.NotLeaderError{} // not yet: it has decided nothing
+	}
+	if why := m.leader.withholds(); why != "" {
+		return api.Errorf(api.CodeRejected, "%s for host %s: %s", req.Op, shorten(req.Host), why)
+	}
+	if frozen, _ := m.brake.View().Holds(req.App); frozen {
+		return api.Errorf(api.CodeRejected, "%s for host %s: app %s is frozen", req.Op, shorten(req.Host), shorten(req.App))
+	}
+	state, err := m.settled(ctx)
+	if err != nil {
+		return err
+	}
+	var cmd topology.Command
+	switch req.Op {
+	case "drain_self":
+		cmd.SetDrain = &topology.SetDrain{Host: req.Host, Drain: topology.DrainDraining, Loan: req.Loan}
+	case "evict":
+		cmd.Evict = &topology.Evict{App: req.App, N: req.N, Host: req.Host, Why: "evicted by " + req.Why, Loan: req.Loan}
+		if err := m.elsewhere(state, cmd.Evict); err != nil {
+			return err
+		}
+	default:
+		return api.Errorf(api.CodeInvalid, "act for host %s: no leader does %q", shorten(req.Host), shorten(req.Op))
+	}
+	return m.commitAct(ctx, cmd, req, key)
+}
+
+func (m *member) commitAct(ctx context.Context, cmd topology.Command, req api.ActRequest, key string) error {
+	node := m.raft.node()
+	if node == nil {
+		return &consensus.NotLeaderError{}
+	}
+	cmd.RequestID = key
+	res, err := node.Apply(ctx, cmd)
+	switch {
+	case err != nil:
+		return err
+	case res.Err != nil:
+		return api.Errorf(rejectionCode(res.Err), "%s", res.Err.Error())
+	}
+	if cmd.SetDrain != nil && res.Changed {
+		m.emit(events.New(events.HostSubject(req.Host), events.HostDraining{By: req.Why, Copies: len(node.State().PlacementsOn(req.Host))}).With("", res.Revision))
+	}
+	return nil
+}
+
+// elsewhere refuses to evict what no other host takes now: else it would go whenever
+// one does, long after there was a reason.
+func (m *member) elsewhere(state *topology.State, e *topology.Evict) error {
+	obs := m.observations(state)
+	for _, key := range state.Evictable(e.App, e.N, e.Host) {
+		if why := topology.Elsewhere(state, obs, key); why != "" {
+			return api.Errorf(api.CodeRejected, "evict %s from host %s: no other host takes it: %s", key, e.Host, why)
+		}
+	}
+	return nil
+}
