@@ -8,6 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+
+	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/integration/rig"
 )
 
@@ -53,4 +57,90 @@ func BenchmarkReflexOnExit(b *testing.B) {
 	b.ReportMetric(us(rule, .5), "rule-p50-µs")
 	b.ReportMetric(us(rule, .99), "rule-p99-µs")
 	b.ReportMetric(us(rule, .5)-us(built, .5), "more-p50-µs")
+}
+
+// BenchmarkReflexOnLink measures what a fault of the host costs until the act on it
+// has arrived: from the call that takes a link down to the handler of the signal
+// that a reflex sends, through whole agents, one link and one copy for each act.
+func BenchmarkReflexOnLink(b *testing.B) {
+	const hosts, links = 5, 20 // no host does more acts in ten minutes
+	stamp := compileC(b, "stamp")
+	r := rig.New(b, hosts)
+	var nets [hosts]*netlink.Handle
+	for i, h := range r.Hosts {
+		h.StartAgent()
+		h.Must("init", "--name", "bench")
+		intents := fmt.Sprintf("app \"hand\" {\n  count = %d\n  run { command = [%q] }\n}\n", links, stamp)
+		for n := range links {
+			link, peer := fmt.Sprintf("w%d", n), fmt.Sprintf("far%d", n)
+			h.IP("link", "add", link, "type", "veth", "peer", "name", peer)
+			h.IP("link", "set", peer, "up")
+			h.IP("link", "set", link, "up")
+			intents += fmt.Sprintf("reflex %q {\n  scope = \"link:%s\"\n  when = \"!link.up\"\n  act = [signal(\"hand/%d\", \"SIGUSR1\")]\n  cooldown = \"10m\"\n  limit = \"1/10m\"\n}\n", link, link, n)
+		}
+		h.Must("apply", h.File("bench.hcl", intents))
+		nets[i] = openNet(b, h)
+	}
+	var took []time.Duration
+	for b.Loop() {
+		for i, h := range r.Hosts {
+			rig.Await(b, 20*time.Second, func() error { return rulesReady(h, links) })
+			for n := range links {
+				path := filepath.Join(h.DataDir(), "output", "hand", strconv.Itoa(n), "stdout.log")
+				_, _, size := lastStamp(b, path, 0)
+				link, err := nets[i].LinkByName(fmt.Sprintf("w%d", n))
+				if err != nil {
+					b.Fatal(err)
+				}
+				begun := monotonic()
+				if err := nets[i].LinkSetDown(link); err != nil {
+					b.Fatal(err)
+				}
+				_, at, _ := lastStamp(b, path, size)
+				took = append(took, time.Duration(at-begun))
+			}
+		}
+	}
+	slices.Sort(took)
+	us := func(q float64) float64 { return float64(took[int(q*float64(len(took)-1))].Nanoseconds()) / 1e3 }
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(len(took)), "links")
+	b.ReportMetric(us(.5), "p50-µs")
+	b.ReportMetric(us(.99), "p99-µs")
+	b.ReportMetric(us(1), "max-µs")
+}
+
+// openNet opens the network of a host to work on its links.
+func openNet(b *testing.B, h *rig.Host) *netlink.Handle {
+	b.Helper()
+	ns, err := netns.GetFromPath(h.Netns())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer ns.Close()
+	handle, err := netlink.NewHandleAt(ns)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(handle.Close)
+	return handle
+}
+
+// rulesReady tells whether so many rules of a host have something to be about, and
+// know how it is.
+func rulesReady(h *rig.Host, want int) error {
+	var rules []api.LocalReflex
+	if err := h.Get("/v1/local/reflexes", &rules); err != nil {
+		return err
+	}
+	n := 0
+	for _, l := range rules {
+		if len(l.Targets) == 1 && l.Targets[0].Truth == "false" {
+			n++
+		}
+	}
+	if n != want {
+		return fmt.Errorf("%d of %d rules are ready on %s", n, want, h.Name)
+	}
+	return nil
 }

@@ -290,8 +290,11 @@ func (h *Host) DataDir() string { return filepath.Join(h.Dir, "data") }
 // inside makes a command that runs on the host. It keeps the machine's mounts,
 // which ip netns exec would hide cgroups of.
 func (h *Host) inside(name string, args ...string) *exec.Cmd {
-	return exec.Command("nsenter", append([]string{"--net=/run/netns/" + h.ns, "--", name}, args...)...)
+	return exec.Command("nsenter", append([]string{"--net=" + h.Netns(), "--", name}, args...)...)
 }
+
+// Netns is the path of the host's network namespace.
+func (h *Host) Netns() string { return "/run/netns/" + h.ns }
 
 // IP runs ip(8) on the host's network.
 func (h *Host) IP(args ...string) {
@@ -442,7 +445,7 @@ func (h *Host) killAll() {
 // network. It reads /proc itself, because faults ask many times a second.
 func (h *Host) Pids() (pids []int) {
 	var own, other syscall.Stat_t
-	if syscall.Stat("/run/netns/"+h.ns, &own) != nil {
+	if syscall.Stat(h.Netns(), &own) != nil {
 		return nil
 	}
 	all, _ := os.ReadDir("/proc")
