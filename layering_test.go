@@ -51,6 +51,7 @@ var house = map[string]room{
 	"workload/output":         {may: []string{"workload"}, why: "output files of copies, shared by the drivers"},
 	"workload/bootclock":      {why: "one clock, for drivers, keepers, packages and the agent"},
 	"workload/program":        {may: []string{"workload"}, why: "what drivers share about a copy's program; knows no driver"},
+	"workload/hook":           {may: []string{"workload/program"}, why: "runs one command of a user's, bounded: knows no copy and no reflex"},
 	"workload/keeper":         {may: []string{"workload", "workload/bootclock", "workload/program"}, why: "the process that ends a singleton with its lease; knows no driver, no agent"},
 	"workload/process":        {may: []string{"workload", "workload/bootclock", "workload/keeper", "workload/output", "workload/program"}, why: "a driver"},
 	"workload/systemd":        {may: []string{"workload", "workload/bootclock", "workload/keeper", "workload/output", "workload/program"}, why: "a driver"},

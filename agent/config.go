@@ -34,6 +34,7 @@ type Config struct {
 	PortRange [2]int          // first and last dynamic port of copies; default 20000-29999
 	NATS      []string        // empty: embedded; else URLs of an existing NATS
 	Driver    string          // auto, process or systemd
+	AllowRun  bool            // whether reflexes may run hooks, and senses of users commands, on this host
 	Lease     topology.Timers // of singletons; default topology.DefaultTimers
 
 	ArtifactCache int64 // bytes that packages may have on this disk, those that are needed aside; default 10 GiB

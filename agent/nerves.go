@@ -14,6 +14,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/reflexes"
 	"github.com/ganglion-mesh/ganglion/reflexes/senses"
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/hook"
 )
 
 const (
@@ -41,6 +42,7 @@ type nerves struct {
 
 	loanKey   string        // of the last question for tokens, while it is not answered; borrow's alone
 	loanAsked reflexes.Boot // when it was asked first
+	hooks     chan struct{} // a slot for each hook that runs at once
 
 	mu       sync.Mutex
 	ruled    bool             // the engine was given rules
@@ -55,7 +57,7 @@ type nerves struct {
 func newNerves(m *member) (_ *nerves, err error) {
 	n := &nerves{member: m, watched: senses.NewCopies(), stirred: make(chan struct{}, 1), crowd: &crowd{pool: m.pool}, rules: ruleBook{rules: map[string]compiled{}}}
 	n.pulse = pulse{copies: map[string]*copyPulse{}}
-	n.rules.able = n.able
+	n.rules.able, n.hooks = n.able, make(chan struct{}, hooksAtOnce)
 	clock := func() reflexes.Boot { return m.bootTime() }
 	list, err := senses.Standard(senses.StandardConfig{Now: clock, Copies: n.watched, Logger: m.log})
 	if err != nil {
@@ -102,6 +104,7 @@ func (n *nerves) run(ctx context.Context) error {
 	all.Go(func() { n.set.Run(ctx) })
 	all.Go(func() { n.held.run(ctx) })
 	all.Go(func() { n.crowd.run(ctx) })
+	hook.Sweep(n.hookTag()) // what hooks of an agent that was killed have left
 	judge, err := api.NewJudge()
 	if err != nil {
 		return err

@@ -78,15 +78,24 @@ func (n *nerves) parallel(app string) int {
 	return 1
 }
 
-// act does what a rule may do: to copies through their supervisor and nothing
-// else, and beyond them through whoever leads.
-func (n *nerves) act(ctx context.Context, o reflexer.Order) error {
-	if o.Do.Op == "" {
-		return nil // it only tells, and is told as fired
+// act does what a rule may do, and returns what is to be told of it: to copies
+// through their supervisors, and beyond them through whoever leads.
+func (n *nerves) act(ctx context.Context, o reflexer.Order) (said string, err error) {
+	switch o.Do.Op {
+	case "":
+		return "", nil // it only tells, and is told as fired
+	case "run":
+		return n.runHook(ctx, o)
 	}
 	if o.Class == reflexes.ClassB {
-		return n.reach(ctx, o)
+		return "", n.reach(ctx, o)
 	}
+	return "", n.actOnCopies(ctx, o)
+}
+
+// actOnCopies does what is done to copies, through their supervisors and in no
+// other way.
+func (n *nerves) actOnCopies(ctx context.Context, o reflexer.Order) error {
 	ids := n.onHere(o.On)
 	if len(ids) == 0 {
 		return fmt.Errorf("nothing of %s is on this host", o.On)
@@ -135,6 +144,9 @@ func (n *nerves) actOn(ctx context.Context, id workload.CopyID, o reflexer.Order
 func (n *nerves) able(r *reflexes.Rule) error {
 	for i := range r.Rungs {
 		do := r.Rungs[i].Do
+		if do.Op == "run" && !n.cfg.AllowRun {
+			return errNoRun
+		}
 		if do.Op != "throttle" {
 			continue
 		}
@@ -193,8 +205,8 @@ func (n *nerves) tell(t reflexer.Told) {
 			Rule: rule, App: app, Target: target, Act: uint64(t.Act), Facts: factsOf(t.Facts), Action: t.Action,
 			Emits: emitsOf(t.Tells), Result: "ok",
 		}
-		if !t.OK {
-			fired.Result = t.Detail
+		if fired.Output = t.Detail; !t.OK {
+			fired.Result, fired.Output = t.Detail, ""
 		}
 		if t.Acted > 0 && t.Sensed > 0 {
 			fired.SensedToActedUS = max(t.Acted-t.Sensed, 0).Microseconds()

@@ -53,6 +53,7 @@ type ReflexFired struct {
 	Action          string                     `json:"action"`             // what was done, e.g. restart("cache")
 	Emits           []ReflexEmit               `json:"emits,omitempty"`    // what the rule's emit actions say
 	Result          string                     `json:"result"`             // ok, or the error
+	Output          string                     `json:"output,omitempty"`   // end of what a hook wrote, at most 2 KiB
 	SensedToActedUS int64                      `json:"sensed_to_acted_us"` // from the fact to the act
 }
 

@@ -28,7 +28,7 @@ func (a App) NotYet() []Problem {
 
 // laterActions are the actions that no agent takes yet.
 var laterActions = map[string]bool{
-	"run": true, "webhook": true, "claim": true,
+	"webhook": true, "claim": true,
 }
 
 // NotYet lists what of this reflex is not executed yet; its paths are relative

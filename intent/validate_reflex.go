@@ -94,6 +94,9 @@ func (a Action) check(f field) {
 	switch a.Op {
 	case "signal":
 		args.word(a.Args["signal"], signals...)
+	case "run":
+		_, err := a.Hook()
+		f.failIf(err)
 	case "throttle":
 		_, err := a.Throttle()
 		args.failIf(err)

@@ -2,6 +2,7 @@ package reflexes
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/intent"
@@ -229,7 +230,7 @@ func (e *Engine) end(now Boot, act ActID, ok bool, detail string) {
 	}
 	f := e.flights[i]
 	e.flights = slices.Delete(e.flights, i, i+1)
-	e.note(Record{Kind: RecordResult, Act: act, At: now, Boot: e.config.Boot, OK: ok, Detail: detail})
+	e.note(Record{Kind: RecordResult, Act: act, At: now, Boot: e.config.Boot, OK: ok, Detail: beginning(detail)})
 	if f.ts != nil && f.ts.acting == act {
 		f.ts.acting, f.ts.by, f.ts.acted = 0, nil, now
 	}
@@ -247,6 +248,15 @@ func (e *Engine) end(now Boot, act ActID, ok bool, detail string) {
 		e.notHelped(now, in)
 	}
 	e.dirty(in)
+}
+
+// beginning is what of a detail is kept with a record: an event has all of it.
+func beginning(detail string) string {
+	const most = 512
+	if len(detail) <= most {
+		return detail
+	}
+	return strings.ToValidUTF8(detail[:most], "") + "…"
 }
 
 // Wants returns the rules that fired, or wanted to, on this host within the last

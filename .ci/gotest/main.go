@@ -22,6 +22,8 @@ var maySkip = []struct{ pkg, test, why string }{
 	{"workload/systemd", "", "needs systemd as PID 1: integration/nspawn runs these tests on a booted host"},
 	{"workload/process", "TestLimitsV1", "needs cgroup v1 and no swap"},
 	{"workload/process", "TestThrottle", "needs the cpu controller of cgroups"},
+	{"workload/hook", "TestTimeout", "needs a cgroup v2 in which groups can be made"},
+	{"workload/hook", "TestSweep", "needs a cgroup v2 in which groups can be made"},
 	{"agent", "TestReflexThrottles", "needs the cpu controller of cgroups"},
 	{"agent", "TestThrottleEnds", "needs the cpu controller of cgroups"},
 	{"workload/signature", "TestMinisign", "needs minisign: testdata holds signatures that it made"},

@@ -48,9 +48,10 @@ type Config struct {
 	// own: while it waits everything else goes on. nil: no leader is ever asked, and
 	// nothing is done that reaches further than this host's own copies.
 	Borrow func(ctx context.Context, b Borrowing) Answer
-	// Act does what an order says and returns how that ended. It is called on a
-	// goroutine of its own, and gives up when ctx ends.
-	Act func(ctx context.Context, o Order) error
+	// Act does what an order says and returns what there is to say of it, for the
+	// record, and how it ended. It is called on a goroutine of its own, and gives up
+	// when ctx ends.
+	Act func(ctx context.Context, o Order) (said string, err error)
 	// Tell is told what becomes of rules, in order, on the engine's goroutine: it
 	// may do one plain write. It keeps nothing of its argument.
 	Tell   func(Told)
@@ -130,8 +131,9 @@ type flight struct {
 
 // ended is how an act ended.
 type ended struct {
-	act reflexes.ActID
-	err error
+	act  reflexes.ActID
+	said string
+	err  error
 }
 
 // New returns a Reflexer that does nothing before Run.

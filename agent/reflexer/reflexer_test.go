@@ -72,15 +72,15 @@ func begin(t *testing.T, dir string, begun time.Time, rules ...intent.Reflex) *l
 	l.Reflexer, err = New(Config{
 		Dir: dir, Host: "h1", Senses: l.box, Clock: l.clock,
 		Authority: func(reflexes.Firing) reflexes.Authority { return reflexes.Authority{} },
-		Act: func(ctx context.Context, o Order) error {
+		Act: func(ctx context.Context, o Order) (string, error) {
 			l.mu.Lock()
 			l.acts = append(l.acts, o)
 			doing := l.doing
 			l.mu.Unlock()
 			if doing == nil {
-				return nil
+				return "did it", nil
 			}
-			return doing(ctx, o)
+			return "", doing(ctx, o)
 		},
 		Tell: func(o Told) {
 			l.mu.Lock()

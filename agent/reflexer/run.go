@@ -123,6 +123,7 @@ func (r *Reflexer) fire(ctx context.Context, f reflexes.Firing) {
 	err := r.journal.append(r.engine.TakeRecords())
 	r.flights[act.ID] = flight{sensed: act.Sensed, acted: r.now(), facts: order.Facts, tells: act.Tell}
 	r.acts.Go(func() {
+		said := ""
 		if err == nil && act.Durable {
 			err = r.journal.sync()
 		}
@@ -130,16 +131,16 @@ func (r *Reflexer) fire(ctx context.Context, f reflexes.Firing) {
 			err = fmt.Errorf("not done: its record could not be written: %w", err)
 		} else if act.Until > 0 && r.now() >= act.Until {
 			err = errors.New("not done: to record it took so long that its token is good no more")
-		} else if err = r.cfg.Act(ctx, order); ctx.Err() != nil {
+		} else if said, err = r.cfg.Act(ctx, order); ctx.Err() != nil {
 			err = fmt.Errorf("%s", agentEnded)
 		}
-		r.ended <- ended{act.ID, err}
+		r.ended <- ended{act.ID, said, err}
 	})
 }
 
 // finish ends an act.
 func (r *Reflexer) finish(ctx context.Context, e ended) {
-	detail := ""
+	detail := e.said
 	if e.err != nil {
 		detail = e.err.Error()
 	}

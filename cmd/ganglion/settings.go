@@ -47,7 +47,7 @@ var settings = []setting{
 	{"artifact_cache", kindText, "disk that packages may take, those in use aside (default 10GiB)"},
 	{"artifact_rate", kindText, "how fast packages are fetched, a second: 20MiB (default unbounded)"},
 	{"driver", kindText, "auto, systemd or process (default auto)"},
-	{"allow_run", kindBool, "let reflexes run hooks on this host (not yet)"},
+	{"allow_run", kindBool, "let reflexes run hooks on this host (default false)"},
 }
 
 func findSetting(key string) (setting, bool) {
@@ -97,7 +97,7 @@ func (s setting) parseValue(text, from string) (value, error) {
 // notYet says whether a value asks for what this version does not execute.
 func (s setting) notYet(v value) bool {
 	switch s.key {
-	case "nats_stream", "allow_run":
+	case "nats_stream":
 		return v.on
 	case "http":
 		return v.text != "" && v.text != "off"

@@ -55,7 +55,7 @@ nats        = ["nats://x:4222"]
 nats_stream = false
 http        = "off"
 driver      = "process"
-allow_run   = false
+allow_run   = true
 artifact_cache = "2GiB"
 artifact_rate  = "20MiB"
 `
@@ -70,7 +70,7 @@ func TestEveryKeyParses(t *testing.T) {
 		Name: "file", DataDir: "/d", Socket: "/s", Bind: "127.0.0.1", Advertise: "10.0.0.1", Init: true,
 		Seeds: []string{"a", "b:1"}, TokenFile: "/t", Labels: map[string]string{"zone": "a", "rack": "7,8"}, Voter: "never",
 		Ports: agent.Ports{Gossip: 1, Mesh: 0, NATS: 4222, NATSCluster: 6222}, PortRange: [2]int{100, 200},
-		NATS: []string{"nats://x:4222"}, Driver: "process", Version: version,
+		NATS: []string{"nats://x:4222"}, Driver: "process", AllowRun: true, Version: version,
 		ArtifactCache: 2 << 30, ArtifactRate: 20 << 20,
 	}
 	if !reflect.DeepEqual(cfg, wanted) {
@@ -137,7 +137,6 @@ func TestWrongConfiguration(t *testing.T) {
 		{"nats", "nats = [\"http://x\"]\n", nil, nil, "want embedded, or nats://"},
 		{"stream", "nats_stream = true\n", nil, nil, "agent.hcl:1:1: nats_stream is not in this version yet"},
 		{"http", "", map[string]string{"GANGLION_HTTP": "127.0.0.1:7980"}, nil, "GANGLION_HTTP: http is not in this version yet"},
-		{"allow_run", "", nil, []string{"--allow-run"}, "--allow-run: allow_run is not in this version yet"},
 		{"bad bool", "", map[string]string{"GANGLION_INIT": "maybe"}, nil, `GANGLION_INIT: "maybe": want true or false`},
 		{"bad map", "", nil, []string{"--labels", "zone"}, `--labels: "zone": want key=value`},
 	} {
