@@ -251,12 +251,15 @@ func (m *member) hostID() string   { return m.id.Credentials().HostID }
 func (m *member) meshName() string { return m.id.Credentials().MeshName }
 
 // emit records one event and returns its id, empty if it could not be.
-func (m *member) emit(d events.Draft) string {
+func (m *member) emit(d events.Draft) string { return m.record(d).ID }
+
+// record is emit that returns the event as it was recorded.
+func (m *member) record(d events.Draft) events.Event {
 	e, err := m.recorder.Append(d)
 	if err != nil {
 		m.log.Warn("record event", "type", d.Type, "subject", d.Subject, "error", err)
 	}
-	return e.ID
+	return e
 }
 
 func (m *member) publisherConfig() events.PublisherConfig {

@@ -42,6 +42,7 @@ type nerves struct {
 
 	loanKey   string        // of the last question for tokens, while it is not answered; borrow's alone
 	loanAsked reflexes.Boot // when it was asked first
+	webhooks  *webhooks
 	hooks     chan struct{} // a slot for each hook that runs at once
 
 	mu       sync.Mutex
@@ -57,6 +58,7 @@ type nerves struct {
 func newNerves(m *member) (_ *nerves, err error) {
 	n := &nerves{member: m, watched: senses.NewCopies(), stirred: make(chan struct{}, 1), crowd: &crowd{pool: m.pool}, rules: ruleBook{rules: map[string]compiled{}}}
 	n.pulse = pulse{copies: map[string]*copyPulse{}}
+	n.webhooks = newWebhooks(n.undelivered)
 	n.rules.able, n.hooks = n.able, make(chan struct{}, hooksAtOnce)
 	clock := func() reflexes.Boot { return m.bootTime() }
 	list, err := senses.Standard(senses.StandardConfig{Now: clock, Copies: n.watched, Logger: m.log})
@@ -103,6 +105,7 @@ func (n *nerves) run(ctx context.Context) error {
 	defer all.Wait()
 	all.Go(func() { n.set.Run(ctx) })
 	all.Go(func() { n.held.run(ctx) })
+	all.Go(func() { n.webhooks.run(ctx) })
 	all.Go(func() { n.crowd.run(ctx) })
 	hook.Sweep(n.hookTag()) // what hooks of an agent that was killed have left
 	judge, err := api.NewJudge()

@@ -228,7 +228,10 @@ func (n *nerves) tell(t reflexer.Told) {
 	if t.Target.Scope == reflexes.ScopeCopy && t.Kind != reflexes.Cleared {
 		cause = n.pulse.cause(t.Target.Name)
 	}
-	n.emit(events.New(events.ReflexSubject(rule, n.cfg.Name), data).With(cause, n.slices.index()))
+	e := n.record(events.New(events.ReflexSubject(rule, n.cfg.Name), data).With(cause, n.slices.index()))
+	if t.Kind == reflexes.Finished && e.ID != "" {
+		n.webhooks.post(e, t)
+	}
 }
 
 // reasonOf says why nothing was done, with the numbers that matter.

@@ -95,7 +95,7 @@ func TestVersionFollowsWhatACopyEmbodies(t *testing.T) {
 }
 
 func TestNotYet(t *testing.T) {
-	in := Intents{Reflexes: []Reflex{{Name: "r", Act: []Action{{Op: "restart"}, {Op: "webhook"}}}, {Name: "s", Scope: "sense:x"},
+	in := Intents{Reflexes: []Reflex{{Name: "r", Act: []Action{{Op: "restart"}, {Op: "claim"}}}, {Name: "s", Scope: "sense:x"},
 		{Name: "u", Scope: "unit:x", Act: []Action{{Op: "emit"}, {Op: "stop", Target: "web"}, {Op: "restart"}}}}, Apps: []App{
 		{Name: "all", Schedule: "@daily", Singleton: true, Once: true, Run: Run{Artifact: "./web.tar.gz"},
 			Checks:   []Check{{Type: CheckHTTP}, {Type: CheckSmoke}},

@@ -28,7 +28,7 @@ func (a App) NotYet() []Problem {
 
 // laterActions are the actions that no agent takes yet.
 var laterActions = map[string]bool{
-	"webhook": true, "claim": true,
+	"claim": true,
 }
 
 // NotYet lists what of this reflex is not executed yet; its paths are relative

@@ -94,6 +94,9 @@ func (a Action) check(f field) {
 	switch a.Op {
 	case "signal":
 		args.word(a.Args["signal"], signals...)
+	case "webhook":
+		_, err := a.Webhook()
+		f.at("target").failIf(err)
 	case "run":
 		_, err := a.Hook()
 		f.failIf(err)

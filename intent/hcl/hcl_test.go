@@ -354,7 +354,7 @@ app "all" {
     mode      = "observe"
     act = [
       throttle("all", { cpu = "50%" }), signal("all", "SIGHUP"), run("/bin/hook", "a", "b"), drain_self(),
-      evict(), emit("gave-up", "critical"), webhook("https://example.org/h", { method = "PUT" }), claim("vip"), stop("all"),
+      evict(), emit("gave-up", "critical"), webhook("https://example.org/h"), claim("vip"), stop("all"),
     ]
   }
 }
@@ -375,7 +375,7 @@ app "all" {
 		{Op: "run", Target: "/bin/hook", Args: map[string]string{"1": "a", "2": "b"}},
 		{Op: "drain_self"}, {Op: "evict"},
 		{Op: "emit", Target: "gave-up", Args: map[string]string{"severity": "critical"}},
-		{Op: "webhook", Target: "https://example.org/h", Args: map[string]string{"method": "PUT"}},
+		{Op: "webhook", Target: "https://example.org/h"},
 		{Op: "claim", Target: "vip"}, {Op: "stop", Target: "all"},
 	}
 	if got := a.Reflexes[0].Act; !reflect.DeepEqual(got, want) {
