@@ -119,6 +119,7 @@ type Manager struct {
 	log *slog.Logger
 
 	wake chan struct{} // cap 1: there is something to reconcile
+	hold chan struct{} // cap 1: Frozen may answer differently
 	wg   sync.WaitGroup
 
 	mu       sync.Mutex
@@ -152,6 +153,7 @@ func New(cfg Config) (*Manager, error) {
 	return &Manager{
 		cfg: cfg, log: cfg.Logger, local: local, held: held,
 		wake:     make(chan struct{}, 1),
+		hold:     make(chan struct{}, 1),
 		orders:   map[workload.CopyID]order{},
 		restarts: map[workload.CopyID]bool{},
 		runners:  map[workload.CopyID]*runner{},
@@ -197,6 +199,10 @@ func (m *Manager) set(s topology.Slice, waiting bool) {
 
 // Look has every copy looked at anew: what Frozen answers has changed.
 func (m *Manager) Look() {
+	select {
+	case m.hold <- struct{}{}:
+	default:
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, r := range m.runners {
@@ -225,6 +231,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 	m.takeEnds()
 	defer m.wg.Wait()
+	if d, ok := m.cfg.Driver.(workload.Holder); ok {
+		m.wg.Go(func() { m.keepHold(ctx, d) })
+	}
 	for {
 		if m.reconcile(ctx, adopted) {
 			adopted = nil

@@ -49,6 +49,9 @@ type runner struct {
 	leased  workload.Leased // nil: nothing runs
 	fencing bool            // it is killed because this host was paused
 
+	keeperKnows bool // whether keeperHolds is what the copy's keeper was told last
+	keeperHolds bool
+
 	memory memory
 	end    *workload.End // that came while no agent ran; nil: none did
 	owes   bool          // the driver may keep how it ended
@@ -252,7 +255,9 @@ func (r *runner) takeOrder(o order, st packages.State) {
 func (r *runner) step(ctx context.Context, in ...workload.Input) time.Time {
 	var out workload.Output
 	for queue := in; len(queue) > 0 && ctx.Err() == nil; queue = queue[1:] {
-		r.sup.Hold(r.m.cfg.Frozen(r.id.App))
+		brake := r.m.cfg.Frozen(r.id.App)
+		r.sup.Hold(brake)
+		r.holdKeeper(ctx, brake.Hard)
 		out = r.sup.Step(time.Now(), queue[0])
 		for _, a := range out.Actions {
 			if next := r.do(ctx, a); next != nil {
@@ -352,6 +357,7 @@ func (r *runner) start(ctx context.Context, a workload.Start) workload.Input {
 		return r.unkept(ctx, h)
 	}
 	r.handle, r.exits, r.held = h, h.Exited(), r.order.ports
+	r.keeperKnows, r.keeperHolds = true, false
 	r.beginLife(ctx)
 	r.makeProbes()
 	return workload.Started{Instance: h.Instance()}

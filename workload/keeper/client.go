@@ -100,6 +100,11 @@ func (c *Client) Signal(ctx context.Context, sig syscall.Signal) (Status, error)
 	return c.ask(ctx, request{Op: opSignal, Signal: sig})
 }
 
+// Hold says whether the keeper leaves an end of the copy to the agent to answer.
+func (c *Client) Hold(ctx context.Context, hold bool) (Status, error) {
+	return c.ask(ctx, request{Op: opHold, Hold: hold})
+}
+
 // Status asks how the keeper stands.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	return c.ask(ctx, request{Op: opStatus})

@@ -217,6 +217,19 @@ func (h *Handle) Extend(ctx context.Context, token uint64, deadline time.Duratio
 	return nil
 }
 
+// Hold implements workload.Holdable.
+func (h *Handle) Hold(ctx context.Context, hold bool) error {
+	if h.over() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	if _, err := h.cfg.Client.Hold(ctx, hold); err != nil {
+		return fmt.Errorf("hold restarts of %s: %w", h.cfg.Spec.ID, err)
+	}
+	return nil
+}
+
 // Signal implements workload.Handle.
 func (h *Handle) Signal(sig syscall.Signal) error {
 	if sig <= 0 {

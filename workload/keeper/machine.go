@@ -61,6 +61,7 @@ type machine struct {
 	failures int           // ends in a row without a stable time between them
 	retry    time.Duration // waiting: when to start
 	delayed  bool          // waiting: not at once, so the agent may take it over
+	held     bool          // nothing is restarted until somebody says so
 	look     time.Duration // when to look again at what has to end
 	pause    time.Duration
 }
@@ -161,7 +162,7 @@ func (m *machine) cleared(now time.Duration) {
 		return
 	}
 	if m.exit.Fenced { // that says nothing of the copy
-		m.phase, m.retry, m.delayed = phaseWaiting, now, false
+		m.await(now, 0)
 		return
 	}
 	m.backOff(now, now-m.began)
@@ -176,7 +177,20 @@ func (m *machine) backOff(now, ran time.Duration) {
 		wait = min(time.Second<<min(m.failures-1, 10), longestWait)
 	}
 	m.failures++
-	m.phase, m.retry, m.delayed = phaseWaiting, now+wait, wait > 0
+	m.await(now, wait)
+}
+
+// await begins the wait for the next start.
+func (m *machine) await(now, wait time.Duration) {
+	m.phase, m.retry, m.delayed = phaseWaiting, now+wait, wait > 0 || m.held
+}
+
+// hold keeps the copy from being restarted, or lets it be again. An agent that is
+// there takes over a wait so that it can do that by its own rules; without one it
+// ends with the lease.
+func (m *machine) hold(held bool) {
+	m.held = held
+	m.delayed = m.delayed || held && m.phase == phaseWaiting
 }
 
 // handOver gives the restart after the end of a start to the agent, which has
@@ -210,6 +224,8 @@ func (m *machine) nextStart(now time.Duration) (act, time.Duration) {
 	case m.stopping, !m.lease.Live(now):
 		m.phase = phaseOver
 		return actNone, 0
+	case m.held:
+		return actNone, m.lease.Deadline - m.lease.Fence
 	case now < m.retry:
 		return actNone, min(m.retry, m.lease.Deadline-m.lease.Fence)
 	}

@@ -80,6 +80,9 @@ func (w *world) start() {
 	if w.now >= w.m.lease.Deadline-testFence {
 		w.fail("started with no time left")
 	}
+	if w.m.held {
+		w.fail("started though it is held")
+	}
 	w.starts++
 	if w.m.start != w.starts {
 		w.fail("start %d bears number %d", w.starts, w.m.start)
@@ -175,6 +178,8 @@ func (w *world) order() {
 		if w.r.IntN(10) == 0 {
 			w.m.handOver(w.m.start)
 		}
+	case 8:
+		w.m.hold(w.r.IntN(3) == 0)
 	}
 }
 
@@ -365,5 +370,39 @@ func TestRefusals(t *testing.T) {
 	}
 	if err := m.extend(0, 7, 10*time.Second); err != nil {
 		t.Errorf("the same deadline again: %v", err)
+	}
+}
+
+// A keeper that is held restarts nothing, and its agent may take over at once; let
+// go of, it goes on; with neither it ends with the lease.
+func TestMachineHolds(t *testing.T) {
+	ended := func(held bool) *machine {
+		m := leased(t, 10*time.Second)
+		m.hold(held)
+		m.ended(time.Second, Ended{})
+		m.next(time.Second)
+		m.cleared(time.Second)
+		return m
+	}
+	m := ended(true)
+	if do, wake := m.next(time.Second); do != actNone || wake != 9*time.Second || !m.delayed {
+		t.Fatalf("held: it says %d and wakes at %s; to be taken over: %v", do, wake, m.delayed)
+	}
+	m.hold(false)
+	if do, _ := m.next(2 * time.Second); do != actStart {
+		t.Fatalf("let go of: it says %d", do)
+	}
+	m = ended(false)
+	m.hold(true) // it was about to start
+	if do, _ := m.next(time.Second); do != actNone {
+		t.Fatalf("held while it waits: it says %d", do)
+	}
+	m.handOver(1)
+	if m.phase != phaseOver {
+		t.Fatalf("taken over: %s", m.phase)
+	}
+	m = ended(true)
+	if do, _ := m.next(9 * time.Second); do != actNone || m.phase != phaseOver {
+		t.Fatalf("at the end of the lease: it says %d, %s", do, m.phase)
 	}
 }

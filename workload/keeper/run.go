@@ -217,6 +217,8 @@ func (k *keeper) answer(req request) (r reply) {
 		k.m.stop(bootclock.Now(), req.Signal, req.Grace)
 	case opSignal:
 		err = k.send(req.Signal)
+	case opHold:
+		k.m.hold(req.Hold)
 	case opTake:
 		k.m.handOver(req.Start)
 	case opStatus:

@@ -79,6 +79,7 @@ type request struct {
 	Deadline time.Duration   `json:"deadline,omitempty"`
 	Signal   syscall.Signal  `json:"signal,omitempty"`
 	Grace    time.Duration   `json:"grace,omitempty"`
+	Hold     bool            `json:"hold,omitempty"`
 }
 
 // The requests.
@@ -90,6 +91,7 @@ const (
 	opStatus = "status"
 	opWatch  = "watch" // a line now and at each change, until the end
 	opTake   = "take"  // Start: the agent restarts it after that start's end
+	opHold   = "hold"  // Hold: whether no end is answered by a restart
 )
 
 // reply is one line from a keeper.

@@ -63,6 +63,7 @@ func (d *Driver) Adopt(ctx context.Context) ([]workload.Handle, error) {
 		x, y := a.Instance(), b.Instance()
 		return cmp.Or(cmp.Compare(x.Spec.ID.App, y.Spec.ID.App), x.Spec.ID.N-y.Spec.ID.N, x.Pid-y.Pid)
 	})
+	d.forgetDropIns(known)
 	return handles, d.dirs.forgetAllBut(known)
 }
 

@@ -66,7 +66,8 @@ func (b *bus) get() (*dbus.Conn, error) {
 	if b.conn != nil && b.conn.Connected() {
 		return b.conn, nil
 	}
-	conn, err := dbus.Dial("unix:path="+b.socket, dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
+	line := dbus.NewSequentialSignalHandler()
+	conn, err := dbus.Dial("unix:path="+b.socket, dbus.WithSignalHandler(line))
 	if err != nil {
 		return nil, fmt.Errorf("connect to PID 1: %w", err)
 	}
@@ -76,7 +77,7 @@ func (b *bus) get() (*dbus.Conn, error) {
 	signals := make(chan *dbus.Signal, 64)
 	conn.Signal(signals)
 	b.conn = conn
-	b.wg.Go(func() { b.read(conn, signals) })
+	b.wg.Go(func() { b.read(connection{conn, line}, signals) })
 	return conn, nil
 }
 
@@ -96,10 +97,19 @@ func (b *bus) close() {
 	b.wg.Wait()
 }
 
+// connection is one with the line in which what PID 1 says waits to be read.
+type connection struct {
+	*dbus.Conn
+	line dbus.SignalHandler
+}
+
+// lookedAt names what look puts into the line. PID 1 sends nothing of that name.
+const lookedAt = "ganglion.LookedAt"
+
 // read hands signals to the watchers until the connection ends, and then sees
 // to the next one. It begins with a look at every watched unit: what happened
 // without a connection is no signal.
-func (b *bus) read(conn *dbus.Conn, signals <-chan *dbus.Signal) {
+func (b *bus) read(conn connection, signals <-chan *dbus.Signal) {
 	for _, path := range b.watched() {
 		b.look(conn, path)
 	}
@@ -117,7 +127,7 @@ func (b *bus) read(conn *dbus.Conn, signals <-chan *dbus.Signal) {
 	}
 }
 
-func (b *bus) deliverAll(conn *dbus.Conn, signals <-chan *dbus.Signal) {
+func (b *bus) deliverAll(conn connection, signals <-chan *dbus.Signal) {
 	for {
 		select {
 		case s, ok := <-signals:
@@ -141,13 +151,15 @@ func (b *bus) watched() []dbus.ObjectPath {
 	return paths
 }
 
-// look reads a unit as it is now and tells its watcher, also what signals would
-// have told that were lost: the end of its start, or its own.
-func (b *bus) look(conn *dbus.Conn, path dbus.ObjectPath) {
-	w := b.watcher(path)
-	if w == nil {
+// look reads a unit as it is now, for its watcher to be told, also what signals
+// would have told that were lost: the end of its start, or its own. It is told in
+// its turn, after the signals that PID 1 has sent before: else a unit could be gone
+// before its end is heard of.
+func (b *bus) look(conn connection, path dbus.ObjectPath) {
+	if b.watcher(path) == nil {
 		return
 	}
+	seen := &dbus.Signal{Name: lookedAt, Path: path}
 	for _, iface := range []string{serviceIface, unitIface} {
 		var props map[string]dbus.Variant
 		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
@@ -157,10 +169,19 @@ func (b *bus) look(conn *dbus.Conn, path dbus.ObjectPath) {
 			b.log.Debug("look at a unit", "path", string(path), "error", err)
 			return // the connection has ended again, and the next one will look
 		}
-		w.properties(iface, props)
-		if iface == unitIface {
-			tellLost(w, props)
-		}
+		seen.Body = append(seen.Body, props)
+	}
+	conn.line.DeliverSignal("", "", seen)
+}
+
+// tellLooked tells what look has seen.
+func tellLooked(w watcher, service, unit any) {
+	if props, ok := service.(map[string]dbus.Variant); ok {
+		w.properties(serviceIface, props)
+	}
+	if props, ok := unit.(map[string]dbus.Variant); ok {
+		w.properties(unitIface, props)
+		tellLost(w, props)
 	}
 }
 
@@ -183,8 +204,12 @@ func (b *bus) watcher(path dbus.ObjectPath) watcher {
 
 // deliver passes on what concerns a watched unit; PID 1 sends everything about
 // every unit of the host.
-func (b *bus) deliver(conn *dbus.Conn, s *dbus.Signal) {
+func (b *bus) deliver(conn connection, s *dbus.Signal) {
 	switch s.Name {
+	case lookedAt:
+		if w := b.watcher(s.Path); w != nil && len(s.Body) == 2 {
+			tellLooked(w, s.Body[0], s.Body[1])
+		}
 	case propsIface + "PropertiesChanged":
 		if len(s.Body) < 2 || !strings.HasPrefix(string(s.Path), string(managerPath)+"/unit/ganglion") {
 			return

@@ -95,7 +95,7 @@ func (d *Driver) checkEnded(ctx context.Context, err error) error {
 func (d *Driver) checkProps(s *slot, p *prepared) (n int, props []property) {
 	n = 1
 	props = append(append(p.props, after(p.spec)...), prop("Description", "ganglion check of "+p.spec.ID.String()),
-		prop("Restart", "no"), prop("RuntimeMaxUSec", usec(checkLimit)), prop("TimeoutStopUSec", usec(time.Second)))
+		prop("Restart", restartNo), prop("RuntimeMaxUSec", usec(checkLimit)), prop("TimeoutStopUSec", usec(time.Second)))
 	if h := s.running(); h != nil {
 		n = h.Instance().Start
 		props = append(props, prop("JoinsNamespaceOf", []string{h.unit})) // the same private /tmp

@@ -199,6 +199,7 @@ func (d dirs) forget(unit string) {
 		_ = os.Remove(path)
 	}
 	_ = os.RemoveAll(filepath.Join(controlUnits, unit+".d")) // of a throttle
+	_ = os.RemoveAll(filepath.Join(runtimeUnits, unit+".d")) // of a hold, or a stop
 }
 
 // forgetAllBut removes what is kept of units that are gone.

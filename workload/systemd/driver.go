@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,6 +56,9 @@ type Driver struct {
 	bus    *bus
 	wg     sync.WaitGroup // kills of leftovers, followers of keepers
 	tidy   sync.WaitGroup // collecting what is over, for which the bus is needed
+
+	holding sync.Mutex // one Hold at a time
+	held    atomic.Pointer[func(app string) bool]
 
 	mu     sync.Mutex
 	closed bool
@@ -139,11 +144,8 @@ func (d *Driver) Close() error {
 		return nil
 	}
 	d.closed = true
-	slots := make([]*slot, 0, len(d.copies))
-	for _, s := range d.copies {
-		slots = append(slots, s)
-	}
 	d.mu.Unlock()
+	slots := d.slots()
 	d.tidy.Wait()
 	d.bus.close()
 	for _, s := range slots {
@@ -158,6 +160,12 @@ func (d *Driver) Close() error {
 		return d.out.Close()
 	}
 	return nil
+}
+
+func (d *Driver) slots() []*slot {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Collect(maps.Values(d.copies))
 }
 
 func (d *Driver) slot(id workload.CopyID) (*slot, error) {

@@ -37,7 +37,7 @@ func keptProps(props []property, argv []string, spec workload.Spec, orders *os.F
 		prop("ExecStart", []execStart{command(argv[0], argv, workload.Spec{})}),
 		prop("StandardInputFileDescriptor", dbus.UnixFD(orders.Fd())),
 		prop("KillMode", "mixed"),
-		prop("Restart", "no"),
+		prop("Restart", restartNo),
 		prop("OOMPolicy", "continue"), // the keeper restarts what the kernel has ended
 	}
 	if spec.User != "root" && spec.User != "0" {

@@ -114,10 +114,14 @@ func (d *Driver) start(ctx context.Context, s *slot, n int) (*handle, error) {
 		d.dirs.forget(unit)
 		return nil, fmt.Errorf("record start of %s: %w", p.spec.ID, err)
 	}
-	return d.startUnit(ctx, s, unit, p.spec, n, append(slices.Clone(p.props),
+	props := append(slices.Clone(p.props),
 		prop("Description", describe(p.spec, n)),
 		prop("EnvironmentFiles", []envFile{{Path: d.dirs.envFile(unit)}}),
-	))
+	)
+	if p.spec.SelfHeal && d.isHeld(p.spec.ID.App) {
+		props = append(props, prop("Restart", restartNo)) // the last word counts
+	}
+	return d.startUnit(ctx, s, unit, p.spec, n, props)
 }
 
 // startUnit launches a unit that is recorded.

@@ -24,7 +24,8 @@ const runtimeUnits = "/run/systemd/system"
 // yet been told to leave dead.
 func (d *Driver) changeStopRule(ctx context.Context, unit string, sig syscall.Signal, grace time.Duration) (restore func(), err error) {
 	dir := filepath.Join(runtimeUnits, unit+".d")
-	restore = func() { _ = os.RemoveAll(dir) }
+	path := filepath.Join(dir, "stop.conf")
+	restore = func() { _, _ = os.Remove(path), os.Remove(dir) } // the directory if there is no more in it
 	defer func() {
 		if err != nil {
 			restore()
@@ -35,7 +36,7 @@ func (d *Driver) changeStopRule(ctx context.Context, unit string, sig syscall.Si
 		return nil, err
 	}
 	text := fmt.Sprintf("[Service]\nKillSignal=%d\nTimeoutStopSec=%dms\n", int(sig), (grace + unitStopTime).Milliseconds())
-	if err := os.WriteFile(filepath.Join(dir, "stop.conf"), []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
 	return restore, d.bus.call(ctx, "Reload", nil)

@@ -161,14 +161,14 @@ func limits(spec workload.Spec) (props []property) {
 
 func restart(spec workload.Spec) []property {
 	if !spec.SelfHeal {
-		return []property{prop("Restart", "no")}
+		return []property{prop("Restart", restartNo)}
 	}
 	var setup exitSet // a process that could not be set up will not be next time
 	for s := int32(firstSetupStatus); s <= lastSetupStatus; s++ {
 		setup.Statuses = append(setup.Statuses, s)
 	}
 	return []property{
-		prop("Restart", "always"),
+		prop("Restart", restartAlways),
 		prop("RestartUSec", uint64(0)),
 		prop("RestartPreventExitStatus", setup),
 		prop("StartLimitIntervalUSec", usec(restartInterval)),

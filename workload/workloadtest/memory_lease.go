@@ -17,6 +17,7 @@ type kept struct {
 	kill   *time.Timer
 	fenced bool // the stop signal of the lease was sent, or the kill
 	ended  int  // ends of the copy under this keeper
+	held   bool // it restarts nothing
 }
 
 // Now is the host's CLOCK_BOOTTIME.
@@ -73,7 +74,7 @@ func (p *proc) heeds(sig syscall.Signal) bool {
 // asked for: the first time, while its lease lives. It is called with mu held.
 func (h *Host) restarts(p *proc) bool {
 	k := p.keeper
-	if k == nil || p.stopping || k.ended > 0 || !k.lease.Live(h.Now()) {
+	if k == nil || p.stopping || k.held || k.ended > 0 || !k.lease.Live(h.Now()) {
 		return false
 	}
 	k.ended++
@@ -96,6 +97,14 @@ func (h leasedHandle) Lease() workload.Lease {
 	h.host.mu.Lock()
 	defer h.host.mu.Unlock()
 	return h.proc.keeper.lease
+}
+
+// Hold implements workload.Holdable.
+func (h leasedHandle) Hold(_ context.Context, hold bool) error {
+	h.host.mu.Lock()
+	defer h.host.mu.Unlock()
+	h.proc.keeper.held = hold
+	return nil
 }
 
 // Extend implements workload.Leased.

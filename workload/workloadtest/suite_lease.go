@@ -21,7 +21,7 @@ func runLeases(t *testing.T, h Harness) {
 		{"Extend", testLeaseExtend}, {"ExtendEnded", testLeaseExtendEnded}, {"NoAgent", testLeaseNoAgent},
 		{"Adopt", testLeaseAdopt}, {"AdoptExtends", testLeaseAdoptExtends}, {"Restart", testLeaseRestart},
 		{"RestartUnseen", testLeaseRestartUnseen}, {"Stop", testLeaseStop}, {"StopInTwo", testLeaseStopInTwo},
-		{"StartAgain", testLeaseStartAgain}, {"StartMissing", testLeaseMissing}, {"Token", testLeaseToken},
+		{"Hold", testLeaseHold}, {"StartAgain", testLeaseStartAgain}, {"StartMissing", testLeaseMissing}, {"Token", testLeaseToken},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			test := func(t *testing.T) { c.f(t, &bench{Harness: h, t: t, d: h.New(t), p: h.Programs}) }
