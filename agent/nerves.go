@@ -71,7 +71,7 @@ func newNerves(m *member) (_ *nerves, err error) {
 	}
 	n.reflexer, err = reflexer.New(reflexer.Config{
 		Dir: m.store.path(dirReflexes), Host: m.cfg.Name, Senses: (*sensing)(n), Clock: m.cfg.bootClock(),
-		Authority: n.authority, Borrow: n.borrow, Act: n.act, Tell: n.tell, Logger: m.log,
+		Authority: n.authority, Wish: m.pool.Wish, Borrow: n.borrow, Act: n.act, Tell: n.tell, Logger: m.log,
 	})
 	if err != nil {
 		return nil, err

@@ -24,6 +24,9 @@ const readyPatience = 30 * time.Second
 func (n *nerves) authority(f reflexes.Firing) reflexes.Authority {
 	frozen, hard := n.brake.View().Holds(appOf(f.On))
 	a := reflexes.Authority{Frozen: frozen, Hard: hard, Scarce: n.scarce(f)}
+	if f.Class != reflexes.ClassTell && !f.Rung.Revives() {
+		a.SameRule = 1 + n.pool.Wishers(f.Rule)
+	}
 	if f.Class == reflexes.ClassB {
 		a.GateShut, a.Needless = n.crowd.shut(time.Now()), n.needless(f)
 	}

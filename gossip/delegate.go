@@ -44,6 +44,10 @@ func (d *delegate) NotifyMsg(b []byte) {
 		d.receive(b[1:], true)
 	case noteMsg:
 		d.table.notes.hear(b[1:])
+	case wishMsg:
+		if err := d.table.wishes.hear(b[1:], d.table.self, time.Now()); err != nil {
+			d.log.Debug("wishes not understood", "err", err)
+		}
 	}
 }
 
@@ -58,16 +62,18 @@ func (d *delegate) receive(b []byte, relay bool) {
 }
 
 // GetBroadcasts packs all waiting vitals that fit into one message, so that a
-// packet costs its receiver one slot of the hand-off queue. Notes, which are rare,
-// go before them.
+// packet costs its receiver one slot of the hand-off queue. Notes and wishes, which
+// are rare, go before them.
 func (d *delegate) GetBroadcasts(overhead, limit int) [][]byte {
 	out := d.serf.GetBroadcasts(overhead, limit)
 	for _, m := range out {
 		limit -= len(m) + overhead
 	}
-	for _, m := range d.table.notes.queue.GetBroadcasts(overhead, limit) {
-		out = append(out, m)
-		limit -= len(m) + overhead
+	for _, q := range []*memberlist.TransmitLimitedQueue{d.table.notes.queue, d.table.wishes.queue} {
+		for _, m := range q.GetBroadcasts(overhead, limit) {
+			out = append(out, m)
+			limit -= len(m) + overhead
+		}
 	}
 	room := limit - overhead - 1 - batchHeader
 	if room < recordSize {

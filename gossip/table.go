@@ -38,6 +38,7 @@ type table struct {
 
 	urgent, routine *memberlist.TransmitLimitedQueue
 	notes           notes
+	wishes          wishes
 }
 
 func newTable(name string, transition func()) *table {
@@ -47,6 +48,8 @@ func newTable(name string, transition func()) *table {
 	t.urgent = &memberlist.TransmitLimitedQueue{NumNodes: n, RetransmitMult: urgentMult}
 	t.routine = &memberlist.TransmitLimitedQueue{NumNodes: n, RetransmitMult: routineMult}
 	t.notes.queue = &memberlist.TransmitLimitedQueue{NumNodes: n, RetransmitMult: urgentMult}
+	t.wishes.heard = map[uint64]map[uint64]time.Time{}
+	t.wishes.queue = &memberlist.TransmitLimitedQueue{NumNodes: n, RetransmitMult: urgentMult}
 	return t
 }
 

@@ -159,6 +159,8 @@ const (
 	doubtFor     = time.Minute      // how long a host that did not run mistrusts itself
 	gapDoubt     = 2 * time.Second  // how long it has to stand still for that
 	deadMan      = 10 * time.Minute // a leader's permit older than this does not count
+	listen       = 2 * time.Second  // how long it is listened, before what reaches further, whether others want the same
+	tellOthers   = 10 * time.Second // how often others are told what is wanted
 	correlated   = 3                // hosts on which one rule fires: a common cause
 	maxDepth     = 2                // acts in a chain of causes
 	maxLimit     = 1000             // acts that a limit may allow

@@ -92,6 +92,7 @@ type Engine struct {
 	proposals  uint64
 	acts       ActID
 	doubtUntil Boot
+	wished     bool // others are to be told what is wanted
 	short      bool // an act lacked nothing but what a leader gives
 	distrust   bool // the state of an earlier life could not be read: limits begin spent
 	carried    *carried
@@ -109,6 +110,8 @@ type ruleState struct {
 	rule   *Rule
 	spent  spends
 	wanted Boot // when an instance last wanted to disturb something; unwell if never
+	since  Boot // since when it has, with breaks of less than a minute
+	shown  Boot // when others were last to be told; unwell if never
 	gone   bool
 	why    string // why this host cannot run it; "" if it can
 }
@@ -280,7 +283,7 @@ func (e *Engine) SetRules(now Boot, rules []*Rule) {
 			old = slices.Delete(slices.Clone(old), i, i+1)
 			continue
 		}
-		s := &ruleState{rule: r, wanted: unwell, why: e.unable(r)}
+		s := &ruleState{rule: r, wanted: unwell, shown: unwell, why: e.unable(r)}
 		e.carryRule(s, now)
 		e.rules = append(e.rules, s)
 	}

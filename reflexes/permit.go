@@ -129,6 +129,9 @@ func (e *Engine) allowed(now Boot, in *instance, a Authority) Reason {
 	case in.rule.Observe:
 		return ReasonNone // nobody asks a leader for what is not done
 	}
+	if now < in.state0.since+listen {
+		return ReasonListening
+	}
 	return e.covered(now, a)
 }
 
@@ -270,6 +273,25 @@ func (e *Engine) Wants(now Boot) []string {
 		}
 	}
 	return out
+}
+
+// wish notes that a rule wants to disturb something.
+func (e *Engine) wish(now Boot, s *ruleState) {
+	if s.wanted == unwell || now-s.wanted >= time.Minute {
+		s.since = now
+	}
+	s.wanted = now
+	if s.shown == unwell || now-s.shown >= tellOthers {
+		s.shown, e.wished = now, true
+	}
+}
+
+// Wished tells whether, since it was asked last, Wants has got something that other
+// hosts are to be told, or to be told again.
+func (e *Engine) Wished() bool {
+	wished := e.wished
+	e.wished = false
+	return wished
 }
 
 // Reset lets a person begin a rule anew with a target, its back-off too.

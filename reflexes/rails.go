@@ -154,7 +154,7 @@ func (e *Engine) propose(now Boot, in *instance) {
 	}
 	rung := in.rung()
 	if rung.op.class != ClassTell && !rung.revives {
-		in.state0.wanted = now
+		e.wish(now, in.state0)
 	}
 	ts := e.targetFor(rung.acts(in.target))
 	in.on = ts
@@ -201,7 +201,7 @@ func (e *Engine) refuse(now Boot, in *instance, r Reason, retry Boot) {
 		e.wouldRefuse(now, in, r)
 		return
 	}
-	if r == ReasonAsking {
+	if r == ReasonAsking || r == ReasonListening {
 		if !in.awaits() {
 			in.refused, in.toldAt = r, unwell
 		}

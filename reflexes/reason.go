@@ -38,6 +38,7 @@ const (
 	ReasonObserve            // the rule only observes
 	ReasonAsking             // a leader is being asked
 	ReasonNeedless           // there is nothing to do
+	ReasonListening          // other hosts may be about to say that they want the same
 )
 
 var reasonTexts = [...]string{
@@ -71,6 +72,7 @@ var reasonTexts = [...]string{
 	ReasonMeaningless: "the condition has no meaning for the values there are",
 	ReasonObserve:     "the rule only observes",
 	ReasonAsking:      "a leader is being asked for a token of the mesh's budget",
+	ReasonListening:   "listening whether other hosts want the same",
 	ReasonNeedless:    "what it would do is done, or under way",
 }
 

@@ -31,7 +31,7 @@ type Senses interface {
 	NeedFor(rules []*reflexes.Rule, vars []reflexes.VarID)
 }
 
-// Config of a Reflexer. All but Disabled, Borrow and Logger is required.
+// Config of a Reflexer. All but Disabled, Wish, Borrow and Logger is required.
 type Config struct {
 	Dir    string // for state and journal; it is made
 	Host   string // name of this host: back-offs of hosts differ by it
@@ -44,6 +44,9 @@ type Config struct {
 	// Authority tells, at the moment of an act, what the mesh allows. It waits for
 	// nothing.
 	Authority func(f reflexes.Firing) reflexes.Authority
+	// Wish tells other hosts which rules want to disturb something here. It is called
+	// every ten seconds while any does, and waits for nothing. nil: nobody is told.
+	Wish func(rules []string)
 	// Borrow asks a leader for tokens of the mesh's budget, on a goroutine of its
 	// own: while it waits everything else goes on. nil: no leader is ever asked, and
 	// nothing is done that reaches further than this host's own copies.

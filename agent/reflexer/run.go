@@ -108,6 +108,9 @@ func (r *Reflexer) step(ctx context.Context) {
 		r.fire(ctx, f)
 	}
 	r.borrow(ctx)
+	if r.engine.Wished() && r.cfg.Wish != nil {
+		r.cfg.Wish(r.engine.Wants(r.now()))
+	}
 	r.note()
 }
 
