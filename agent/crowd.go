@@ -45,6 +45,12 @@ func (c *crowd) shut(now time.Time) bool {
 		}
 		hosts++
 	}
+	return c.judge(alive, hosts, now)
+}
+
+// judge notes how many of the hosts that gossip knows are alive, and tells what shut
+// does.
+func (c *crowd) judge(alive, hosts int, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now.Sub(c.rosterAt) < rosterFor {

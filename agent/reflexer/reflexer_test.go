@@ -67,11 +67,18 @@ func (l *life) clock() (string, time.Duration) { return "boot", time.Since(l.beg
 // begin starts a life on dir with rules.
 func begin(t *testing.T, dir string, begun time.Time, rules ...intent.Reflex) *life {
 	t.Helper()
+	return beginWith(t, dir, begun, nil, rules...)
+}
+
+// beginWith begins a life that asks a leader by borrow.
+func beginWith(t *testing.T, dir string, begun time.Time, borrow func(context.Context, Borrowing) Answer, rules ...intent.Reflex) *life {
+	t.Helper()
 	l := &life{box: &box{inbox: reflexes.NewInbox(), ready: make(chan struct{}, 1)}, done: make(chan error, 1), begun: begun}
 	var err error
 	l.Reflexer, err = New(Config{
 		Dir: dir, Host: "h1", Senses: l.box, Clock: l.clock,
 		Authority: func(reflexes.Firing) reflexes.Authority { return reflexes.Authority{} },
+		Borrow:    borrow,
 		Act: func(ctx context.Context, o Order) (string, error) {
 			l.mu.Lock()
 			l.acts = append(l.acts, o)
@@ -132,6 +139,17 @@ func (l *life) acted() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.acts)
+}
+
+// last is what was told last, with its reason.
+func (l *life) last() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.told) == 0 {
+		return ""
+	}
+	o := l.told[len(l.told)-1]
+	return o.Kind.String() + " " + o.Reason.String() + " (" + o.Detail + ")"
 }
 
 // kinds tells what was told, in a line.

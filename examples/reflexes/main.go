@@ -51,6 +51,10 @@ func library() []intent.Reflex {
 		For: 10 * intent.Second, ClearFor: intent.Minute,
 		Act: []intent.Action{emit("noisy-neighbour", "warning"), {Op: "stop"}}, Cooldown: 5 * intent.Minute, Limit: "3/1h",
 	}, {
+		Name: "sick-disk", Scope: "disk:/var",
+		When: "disk.read_only", For: 30 * intent.Second,
+		Act: []intent.Action{emit("sick-disk", "critical"), {Op: "drain_self"}}, Cooldown: 60 * intent.Minute, Limit: "1/2h",
+	}, {
 		Name: "stuck-unit", Scope: "unit:nginx.service",
 		When: "unit.state == 'failed' || unit.state == 'activating'", Clear: "unit.state == 'active'",
 		For: 2 * intent.Minute,
