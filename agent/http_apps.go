@@ -104,6 +104,10 @@ func (s *server) postApply(r *http.Request, body []byte) (any, error) {
 		old, _ := state.Reflex(r.Name)
 		put.Expect[topology.ReflexKey(r.Name)] = old.Modified
 	}
+	for _, x := range in.Senses {
+		old, _ := state.Sense(x.Name)
+		put.Expect[topology.SenseKey(x.Name)] = old.Modified
+	}
 	if len(changes) == 0 && !haltedBefore(state, in) {
 		return resp, nil // nothing to commit
 	}

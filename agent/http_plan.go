@@ -31,7 +31,7 @@ func (s *server) postPlan(r *http.Request, body []byte) (any, error) {
 		}
 	}
 	what := topology.WhatIf{Lose: req.Lose, Drain: req.Drain, Voters: s.voterNames()}
-	if len(in.Apps)+len(in.Reflexes) > 0 || req.Prune {
+	if len(in.Apps)+len(in.Reflexes)+len(in.Senses) > 0 || req.Prune {
 		what.Put = &topology.PutIntents{Intents: in, Set: req.Set, Prune: req.Prune}
 	}
 	preview := topology.Plan(state, obs, what)

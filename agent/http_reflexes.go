@@ -49,6 +49,18 @@ func (s *server) deleteReflex(r *http.Request, _ []byte) (any, error) {
 	return api.ApplyResponse{Revision: res.Revision, Changes: []intent.Change{gone}}, nil
 }
 
+// deleteSense removes a sense.
+func (s *server) deleteSense(r *http.Request, _ []byte) (any, error) {
+	name := r.PathValue("name")
+	res, err := s.commit(r, topology.Command{DeleteSense: &topology.DeleteSense{Name: name}})
+	if err != nil {
+		return nil, err
+	}
+	gone := intent.Change{Op: intent.OpRemove, Kind: intent.ChangeSense, Name: name}
+	s.teller.intent(gone, res.Revision)
+	return api.ApplyResponse{Revision: res.Revision, Changes: []intent.Change{gone}}, nil
+}
+
 // getLocalReflexes tells how the reflexes of this host, or with ?name= those of
 // a name, stand.
 func (s *server) getLocalReflexes(r *http.Request, _ []byte) (any, error) {

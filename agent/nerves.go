@@ -38,7 +38,11 @@ type nerves struct {
 	rules    ruleBook      // of run's goroutine
 	pulse    pulse
 	held     *throttles
-	crowd    *crowd
+	own      *senses.Own
+
+	declaredSenses map[string]ownSense // by name; of run's goroutine
+
+	crowd *crowd
 
 	loanKey   string        // of the last question for tokens, while it is not answered; borrow's alone
 	loanAsked reflexes.Boot // when it was asked first
@@ -65,7 +69,10 @@ func newNerves(m *member) (_ *nerves, err error) {
 	if err != nil {
 		return nil, err
 	}
-	list = append(list, &copySense{n}, &meshSense{n})
+	if n.own, err = senses.NewOwn(senses.OwnConfig{Now: clock, Logger: m.log}); err != nil {
+		return nil, err
+	}
+	list = append(list, &copySense{n}, &meshSense{n}, n.own)
 	if n.set, err = senses.New(senses.Config{Senses: list, Now: clock, Logger: m.log}); err != nil {
 		return nil, err
 	}
@@ -126,6 +133,7 @@ func (n *nerves) run(ctx context.Context) error {
 // heed makes the reflexes of a slice the rules of this host.
 func (n *nerves) heed(sl topology.Slice) {
 	n.deploying(sl)
+	n.senseOwn(sl)
 	rules, shown, changed := n.rules.of(sl, n.misunderstood)
 	if !changed {
 		return

@@ -268,7 +268,6 @@ func TestReflexOfTheHost(t *testing.T) {
 		"needs a limit and a cooldown":  {Name: "x", When: "host.cpu.count > 0", Act: []intent.Action{{Op: "evict", Target: "web"}}},
 		"a unit is on its host alone":   limit(intent.Reflex{Name: "x", When: "unit.failures > 0", Scope: "unit:x.service", Cooldown: intent.Second, Act: []intent.Action{{Op: "evict"}}}),
 		"of a unit is not executed yet": {Name: "x", When: "unit.failures > 0", Scope: "unit:x.service", Act: []intent.Action{{Op: "restart"}}},
-		"senses of your own":            {Name: "x", When: "sense.value > 0.0", Scope: "sense:x", Act: []intent.Action{{Op: "emit", Target: "x"}}},
 		"did you mean host.cpu.count":   {Name: "x", When: "host.cpu.cont > 0", Act: []intent.Action{{Op: "emit", Target: "x"}}},
 		"it holds whatever happens":     limit(intent.Reflex{Name: "x", When: "host.cpu.count > 0", Act: []intent.Action{{Op: "restart", Target: "web"}}}),
 		"it can never hold":             {Name: "x", When: "host.memory.available_ratio > 1.5", Act: []intent.Action{{Op: "emit", Target: "x"}}},

@@ -78,6 +78,7 @@ func (s *server) routes() {
 	s.mux.HandleFunc("GET /v1/local/freeze", s.here(s.getLocalFreeze))
 	s.mux.HandleFunc("POST /v1/local/apps/{app}/{verb}", s.here(s.postLocalVerb))
 
+	s.mux.HandleFunc("DELETE /v1/senses/{name}", s.atLeader(s.deleteSense))
 	s.mux.HandleFunc("GET /v1/local/reflexes", s.here(s.getLocalReflexes))
 	s.mux.HandleFunc("GET /v1/local/reflexes/vars", s.here(s.getLocalVars))
 

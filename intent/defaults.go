@@ -49,7 +49,7 @@ func (in Intents) Normalize() Intents {
 	for i := range in.Apps {
 		in.Apps[i] = in.Apps[i].WithDefaults()
 	}
-	in.Reflexes = normalReflexes(in.Reflexes)
+	in.Reflexes, in.Senses = normalReflexes(in.Reflexes), normalSenses(in.Senses)
 	return in
 }
 

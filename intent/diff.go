@@ -16,6 +16,7 @@ const (
 
 	ChangeApp    = "app"
 	ChangeReflex = "reflex"
+	ChangeSense  = "sense"
 )
 
 // Change is what would become of one intent.
@@ -34,7 +35,8 @@ type FieldChange struct {
 	To   any    `json:"to"`
 }
 
-// Diff lists what turns old into new, apps before reflexes and each by name.
+// Diff lists what turns old into new, apps before reflexes before senses and each
+// by name.
 // Both sides are compared with their defaults filled, so that writing a default
 // out changes nothing.
 func Diff(old, new Intents) []Change {
@@ -46,7 +48,10 @@ func Diff(old, new Intents) []Change {
 	reflexes := diffNamed(ChangeReflex, normalReflexes(old.Reflexes), normalReflexes(new.Reflexes),
 		func(r Reflex) string { return r.Name },
 		func(r Reflex) Reflex { return Reflex{Name: r.Name, Mode: ModeEnforce} })
-	return append(apps, reflexes...)
+	senses := diffNamed(ChangeSense, normalSenses(old.Senses), normalSenses(new.Senses),
+		func(s Sense) string { return s.Name },
+		func(s Sense) Sense { return Sense{Name: s.Name} })
+	return append(append(apps, reflexes...), senses...)
 }
 
 // diffNamed compares two lists by name. blank gives what an added item is

@@ -4,6 +4,7 @@ package intent
 type Intents struct {
 	Apps     []App    `json:"apps,omitempty"`
 	Reflexes []Reflex `json:"reflexes,omitempty"`
+	Senses   []Sense  `json:"senses,omitempty"`
 }
 
 // App declares one application: what to run, how many copies, where, and how to

@@ -107,7 +107,7 @@ func TestNotYet(t *testing.T) {
 			Update: Update{Strategy: StrategyBlueGreen, Canary: 1, OnFailure: OnFailureForward}, Checks: []Check{{Type: CheckExec}}},
 	}}
 	want := []string{
-		"app.all.reflexes[1].act[0].op", "reflex.r.act[1].op", "reflex.s.scope", "reflex.u.act[2].target",
+		"app.all.reflexes[1].act[0].op", "reflex.r.act[1].op", "reflex.u.act[2].target",
 	}
 	for name, v := range map[string]Intents{"written": in, "normalized": in.Normalize()} {
 		var got []string

@@ -31,6 +31,9 @@ func (m *Mesh) Reflex(r Reflex) {
 	m.reflexes = append(m.reflexes, caller())
 }
 
+// Sense declares a sense that reflexes can be about.
+func (m *Mesh) Sense(s Sense) { m.in.Senses = append(m.in.Senses, s) }
+
 // Intents returns what has been declared so far, as written.
 func (m *Mesh) Intents() Intents { return m.in }
 

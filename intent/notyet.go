@@ -44,8 +44,5 @@ func (r Reflex) NotYet() []Problem {
 			out = append(out, Problem{index("act", i) + ".target", a.Op + " of a unit is not executed yet; name an app, or only tell with emit"})
 		}
 	}
-	if scope == "sense" {
-		out = append(out, Problem{"scope", "senses of your own are not run yet; remove the reflex"})
-	}
 	return out
 }

@@ -69,8 +69,8 @@ type located struct {
 
 func (in Intents) problems() []located {
 	var out []located
-	if n := max(len(in.Apps), len(in.Reflexes)); n > MaxApps {
-		return []located{{Problem{"", fmt.Sprintf("%d apps or reflexes at once; at most %d are allowed", n, MaxApps)}, -1, -1}}
+	if n := max(len(in.Apps), len(in.Reflexes), len(in.Senses)); n > MaxApps {
+		return []located{{Problem{"", fmt.Sprintf("%d apps, reflexes or senses at once; at most %d are allowed", n, MaxApps)}, -1, -1}}
 	}
 	seen := make(map[string]bool)
 	for i, a := range in.Apps {
@@ -91,6 +91,9 @@ func (in Intents) problems() []located {
 			out = append(out, located{Problem{index("reflexes", i) + ".name", quote(r.Name) + " is declared twice"}, -1, i})
 		}
 		seen[r.Name] = true
+	}
+	for _, p := range senseProblems(in.Senses) {
+		out = append(out, located{p, -1, -1})
 	}
 	if len(out) == 0 {
 		if n := jsonSize(in); n > MaxIntents {

@@ -194,7 +194,7 @@ func TestIntentsValidateAsAWhole(t *testing.T) {
 		{Intents{Reflexes: []Reflex{rule, rule}}, `reflexes[1].name: "r" is declared twice`},
 		{Intents{Apps: []App{{Name: "b"}}}, `app.b.run.command: a command is required`},
 		{Intents{Reflexes: []Reflex{{Name: "r", When: "x"}}}, `reflex.r.act: at least one action`},
-		{Intents{Apps: make([]App, MaxApps+1)}, `1001 apps or reflexes at once`},
+		{Intents{Apps: make([]App, MaxApps+1)}, `1001 apps, reflexes or senses at once`},
 	}
 	for _, c := range cases {
 		if err := c.in.Validate(); err == nil || !strings.HasPrefix(err.Error(), c.want) {

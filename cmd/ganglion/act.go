@@ -162,14 +162,17 @@ func atRest(cp topology.CopyStatus) bool {
 func (c *cli) deleteCommand() *cobra.Command {
 	var yes, detach bool
 	var timeout time.Duration
-	cmd := &cobra.Command{Use: "delete APP | reflex/NAME", Short: "Remove an intent; its copies stop by their stop rule", Args: args(cobra.ExactArgs(1))}
+	cmd := &cobra.Command{Use: "delete APP | reflex/NAME | sense/NAME", Short: "Remove an intent; its copies stop by their stop rule", Args: args(cobra.ExactArgs(1))}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	cmd.Flags().BoolVar(&detach, "detach", false, "return when it is committed")
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "how long to wait until the copies are gone")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		app := args[0]
 		if name, ok := strings.CutPrefix(app, "reflex/"); ok {
-			return c.deleteReflex(cmd.Context(), name, yes)
+			return c.deleteRule(cmd.Context(), "reflex", "/v1/reflexes/", name, yes)
+		}
+		if name, ok := strings.CutPrefix(app, "sense/"); ok {
+			return c.deleteRule(cmd.Context(), "sense", "/v1/senses/", name, yes)
 		}
 		if err := checkName("delete", app); err != nil {
 			return err

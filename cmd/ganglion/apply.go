@@ -58,7 +58,7 @@ func (a *applying) run(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	if len(in.Apps)+len(in.Reflexes) == 0 && !a.prune {
+	if len(in.Apps)+len(in.Reflexes)+len(in.Senses) == 0 && !a.prune {
 		return usagef("apply %s: it declares nothing", path)
 	}
 	bag, err := a.pack(ctx, &in, path)

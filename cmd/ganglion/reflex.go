@@ -275,12 +275,12 @@ held back and why, and what is over.`,
 	return cmd
 }
 
-// deleteReflex removes a reflex that is declared outside of apps.
-func (c *cli) deleteReflex(ctx context.Context, name string, yes bool) error {
-	if err := checkName("delete reflex", name); err != nil {
+// deleteRule removes a reflex that is declared outside of apps, or a sense.
+func (c *cli) deleteRule(ctx context.Context, kind, path, name string, yes bool) error {
+	if err := checkName("delete "+kind, name); err != nil {
 		return err
 	}
-	if err := c.confirm(yes, "delete reflex/"+name, fmt.Sprintf("Remove the reflex %s from all hosts?", name)); err != nil {
+	if err := c.confirm(yes, "delete "+kind+"/"+name, fmt.Sprintf("Remove the %s %s from all hosts?", kind, name)); err != nil {
 		return err
 	}
 	client, err := c.dial()
@@ -288,9 +288,9 @@ func (c *cli) deleteReflex(ctx context.Context, name string, yes bool) error {
 		return err
 	}
 	defer client.CloseIdle()
-	if err := client.Delete(ctx, "/v1/reflexes/"+name, nil); err != nil {
+	if err := client.Delete(ctx, path+name, nil); err != nil {
 		return err
 	}
-	fmt.Fprintf(c.out, "reflex/%s: deleted\n", name)
+	fmt.Fprintf(c.out, "%s/%s: deleted\n", kind, name)
 	return nil
 }

@@ -115,6 +115,8 @@ func (t *txn) do(c Command) *Rejected {
 		return t.deleteApp(*c.DeleteApp)
 	case c.DeleteReflex != nil:
 		return t.deleteReflex(*c.DeleteReflex)
+	case c.DeleteSense != nil:
+		return t.deleteSense(*c.DeleteSense)
 	case c.SetRunning != nil:
 		return t.setRunning(*c.SetRunning)
 	case c.RestartApp != nil:

@@ -16,7 +16,7 @@ func (t *txn) putIntents(c PutIntents) *Rejected {
 	for _, name := range slices.Sorted(maps.Keys(c.Expect)) {
 		if modified, want := t.modified(name), c.Expect[name]; want != modified {
 			kind := "app "
-			if strings.HasPrefix(name, ReflexKey("")) {
+			if strings.HasPrefix(name, ReflexKey("")) || strings.HasPrefix(name, SenseKey("")) {
 				kind = ""
 			}
 			return reject(RejectConflict, "apply %s%s: it was changed at index %d, you looked at index %d (0: absent); look at the plan again", kind, name, modified, want)
@@ -30,6 +30,9 @@ func (t *txn) putIntents(c PutIntents) *Rejected {
 	if r := t.store(c); r != nil {
 		return r
 	}
+	if r := t.storeSenses(c); r != nil {
+		return r
+	}
 	return t.storeReflexes(c)
 }
 
@@ -41,6 +44,10 @@ func (t *txn) modified(key string) uint64 {
 			return r.Modified
 		}
 		return 0
+	}
+	if name, ok := strings.CutPrefix(key, SenseKey("")); ok {
+		x, _ := t.Sense(name)
+		return x.Modified
 	}
 	if e, ok := t.apps.Get([]byte(key)); ok {
 		return e.Modified
@@ -76,6 +83,9 @@ func (t *txn) checkPut(c PutIntents) *Rejected {
 		return reject(RejectInvalid, "apply: the name of the set has %d bytes, the limit is %d", len(c.Set), maxID)
 	}
 	if r := checkReflexes(c.Intents.Reflexes); r != nil {
+		return r
+	}
+	if r := checkSenses(c.Intents.Senses); r != nil {
 		return r
 	}
 	seen := map[string]bool{}

@@ -9,6 +9,7 @@ type Command struct {
 	PutIntents   *PutIntents   `json:"put_intents,omitempty"`
 	DeleteApp    *DeleteApp    `json:"delete_app,omitempty"`
 	DeleteReflex *DeleteReflex `json:"delete_reflex,omitempty"`
+	DeleteSense  *DeleteSense  `json:"delete_sense,omitempty"`
 	SetRunning   *SetRunning   `json:"set_running,omitempty"`
 	RestartApp   *RestartApp   `json:"restart_app,omitempty"`
 	EnrolHost    *EnrolHost    `json:"enrol_host,omitempty"`

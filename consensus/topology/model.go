@@ -147,6 +147,7 @@ type Slice struct {
 	Packages    []Package    `json:"packages,omitempty"` // of every kept version of the apps assigned here
 	Leases      []HeldLease  `json:"leases,omitempty"`   // of singletons that this host has, by app; also of apps it is to run no more
 
+	Senses   []intent.Sense  `json:"senses,omitempty"`   // of users' own, by name
 	Reflexes []intent.Reflex `json:"reflexes,omitempty"` // outside of apps, by name; those of apps are in Assignments
 
 	SignaturesRequired bool        `json:"signatures_required,omitempty"` // of packages, as of Signing

@@ -182,6 +182,15 @@ func Changes(s *State, put PutIntents) []intent.Change {
 			old.Reflexes = append(old.Reflexes, r.Spec)
 		}
 	}
+	clear(named)
+	for _, x := range put.Intents.Senses {
+		named[x.Name] = true
+	}
+	for _, x := range s.Senses() {
+		if named[x.Spec.Name] || put.Prune && put.Set != "" && x.Set == put.Set {
+			old.Senses = append(old.Senses, x.Spec)
+		}
+	}
 	return intent.Diff(old, put.Intents)
 }
 

@@ -32,11 +32,12 @@ type Restore struct {
 	Apps       []App       `json:"apps"`
 	Placements []Placement `json:"placements,omitempty"`
 	Reflexes   []Reflex    `json:"reflexes,omitempty"` // outside of apps
+	Senses     []Sense     `json:"senses,omitempty"`
 }
 
 // Restoration returns the command that takes a mesh back to s.
 func (s *State) Restoration() Restore {
-	return Restore{MeshID: s.meshID, Era: s.era, Revision: s.revision, Apps: s.Apps(), Placements: s.Placements(), Reflexes: s.Reflexes()}
+	return Restore{MeshID: s.meshID, Era: s.era, Revision: s.revision, Apps: s.Apps(), Placements: s.Placements(), Reflexes: s.Reflexes(), Senses: s.Senses()}
 }
 
 // Trimmed is c without the placements that Apply would not use, those of apps
@@ -73,6 +74,10 @@ func RestoreChanges(s *State, c Restore) []intent.Change {
 	old.Reflexes = s.reflexesOn()
 	for _, r := range c.Reflexes {
 		saved.Reflexes = append(saved.Reflexes, r.Spec)
+	}
+	old.Senses = s.sensesOn()
+	for _, x := range c.Senses {
+		saved.Senses = append(saved.Senses, x.Spec)
 	}
 	return intent.Diff(old, saved)
 }
@@ -114,6 +119,9 @@ func (t *txn) restore(c Restore) *Rejected {
 	}
 	t.placeBack(c.Placements, back)
 	if r := t.restoreReflexes(c.Reflexes); r != nil {
+		return r
+	}
+	if r := t.restoreSenses(c.Senses); r != nil {
 		return r
 	}
 	t.era = max(t.era, c.Era) + 1

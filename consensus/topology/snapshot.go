@@ -41,6 +41,7 @@ type image struct {
 	Requests   map[string]remembered `json:"requests"`
 	Revoked    []Revocation          `json:"revoked,omitempty"`
 	Reflexes   []Reflex              `json:"reflexes,omitempty"`
+	Senses     []Sense               `json:"senses,omitempty"`
 	Signing    Signing               `json:"signing,omitzero"`
 	Signatures []Signature           `json:"signatures,omitempty"`
 	Rebalance  Rebalance             `json:"rebalance,omitzero"`
@@ -95,8 +96,8 @@ func (s *State) image() image {
 	im := image{
 		Revision: s.revision, Era: s.era, MeshID: s.meshID, MeshName: s.meshName, Trust: s.trust,
 		Apps: s.Apps(), Placements: s.Placements(), Tokens: s.Tokens(), Leases: s.Leases(), Revoked: s.revocations(),
-		Reflexes: s.Reflexes(),
-		Signing:  s.signing, Signatures: s.allSignatures(),
+		Reflexes: s.Reflexes(), Senses: s.Senses(),
+		Signing: s.signing, Signatures: s.allSignatures(),
 		Rebalance: s.rebalance, Moved: s.moved, Untold: s.untold, Thawed: s.thawed, Loans: s.loans,
 		Requests: make(map[string]remembered, s.requests.Len()),
 	}
@@ -192,6 +193,9 @@ func (im image) state() (*State, error) {
 	for _, r := range im.Reflexes {
 		s.reflexes = insert(s.reflexes, r.Spec.Name, &r)
 	}
+	for _, x := range im.Senses {
+		s.senses = insert(s.senses, x.Spec.Name, &x)
+	}
 	s.signing = im.Signing
 	for _, sig := range im.Signatures {
 		s.signatures, _, _ = s.signatures.Insert(signatureKey(sig.Digest, sig.Key), &sig)
@@ -210,7 +214,7 @@ func (im image) state() (*State, error) {
 // check holds the invariants that the rest of the package builds on.
 func (s *State) check(im image) error {
 	if s.hosts.Len() != len(im.Hosts) || s.apps.Len() != len(im.Apps) || s.copies.Len() != len(im.Placements) ||
-		s.tokens.Len() != len(im.Tokens) || s.revoked.Len() != len(im.Revoked) || s.reflexes.Len() != len(im.Reflexes) || s.signatures.Len() != len(im.Signatures) || s.replay.Len() != len(im.Requests) {
+		s.tokens.Len() != len(im.Tokens) || s.revoked.Len() != len(im.Revoked) || s.reflexes.Len() != len(im.Reflexes) || s.senses.Len() != len(im.Senses) || s.signatures.Len() != len(im.Signatures) || s.replay.Len() != len(im.Requests) {
 		return errors.New("two entries have one name")
 	}
 	for _, h := range im.Hosts {
@@ -221,6 +225,11 @@ func (s *State) check(im image) error {
 	for _, r := range im.Reflexes {
 		if err := intent.CheckName(r.Spec.Name); err != nil {
 			return fmt.Errorf("reflex: %w", err)
+		}
+	}
+	for _, x := range im.Senses {
+		if err := intent.CheckName(x.Spec.Name); err != nil {
+			return fmt.Errorf("sense: %w", err)
 		}
 	}
 	for _, a := range im.Apps {

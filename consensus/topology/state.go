@@ -35,6 +35,7 @@ type State struct {
 
 	untold   []Fact                // see Untold; replaced, never changed
 	reflexes *iradix.Tree[*Reflex] // outside of apps, by name
+	senses   *iradix.Tree[*Sense]  // by name
 
 	signing    Signing
 	signatures *iradix.Tree[*Signature] // by signatureKey
@@ -74,6 +75,7 @@ func New() *State {
 		leases:     iradix.New[*Lease](),
 		revoked:    iradix.New[Revocation](),
 		reflexes:   iradix.New[*Reflex](),
+		senses:     iradix.New[*Sense](),
 		signatures: iradix.New[*Signature](),
 		requests:   iradix.New[remembered](),
 		replay:     iradix.New[string](),
@@ -169,7 +171,7 @@ func (s *State) Slice(host string) Slice {
 	slice := Slice{MeshID: s.meshID, Host: host, Era: s.era, Drain: DrainNone}
 	if e, ok := s.hosts.Get([]byte(host)); ok {
 		slice.Index, slice.Drain, slice.Removing, slice.Revoked = e.slice, e.Drain, e.Removing, s.revokedIDs()
-		slice.Reflexes = s.reflexesOn()
+		slice.Reflexes, slice.Senses = s.reflexesOn(), s.sensesOn()
 	}
 	slice.Leases = s.heldBy(host)
 	for p := range prefixed(s.onHost, host) {

@@ -67,6 +67,7 @@ func ParsePathJudged(path string, judge Judge) (intent.Intents, error) {
 		in := parse(f, name, seen)
 		all.Apps = append(all.Apps, in.Apps...)
 		all.Reflexes = append(all.Reflexes, in.Reflexes...)
+		all.Senses = append(all.Senses, in.Senses...)
 		_ = f.err() // sorts
 		problems = append(problems, f.list...)
 	}
@@ -128,12 +129,14 @@ func read(name string) ([]byte, error) {
 	return src, nil
 }
 
-// names remembers where apps and reflexes were declared.
+// names remembers where apps, reflexes and senses were declared.
 type names struct {
-	apps, reflexes map[string]hcl.Range
+	apps, reflexes, senses map[string]hcl.Range
 }
 
-func newNames() *names { return &names{map[string]hcl.Range{}, map[string]hcl.Range{}} }
+func newNames() *names {
+	return &names{map[string]hcl.Range{}, map[string]hcl.Range{}, map[string]hcl.Range{}}
+}
 
 // claim reports a second declaration of a name.
 func claim(f *faults, seen map[string]hcl.Range, kind, name string, at hcl.Range) {
@@ -160,7 +163,7 @@ func parse(f *faults, filename string, seen *names) intent.Intents {
 		return intent.Intents{}
 	}
 	root := &block{faults: f, places: map[string]hcl.Range{}, header: start}
-	root.read(file.Body, nil, []string{"app", "reflex"}, "app", "reflex")
+	root.read(file.Body, nil, []string{"app", "reflex", "sense"}, "app", "reflex", "sense")
 	var in intent.Intents
 	for _, b := range root.named("app") {
 		app := decodeApp(b)
@@ -177,6 +180,12 @@ func parse(f *faults, filename string, seen *names) intent.Intents {
 		check(b.block, reflex.Validate(), reflex.Expressions())
 		checkReflex(b.block, "", reflex, "")
 		in.Reflexes = append(in.Reflexes, reflex)
+	}
+	for _, b := range root.named("sense") {
+		sense := decodeSense(b)
+		claim(f, seen.senses, "sense", sense.Name, b.label)
+		check(b.block, sense.Validate(), nil)
+		in.Senses = append(in.Senses, sense)
 	}
 	return in
 }

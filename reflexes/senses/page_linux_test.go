@@ -43,7 +43,7 @@ func sensesTable(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	senses = append(senses, must[*Command](t)(NewCommand(CommandConfig{Target: "x", Command: []string{"/x"}, Now: bootNow})), newFiles(t, "/x"))
+	senses = append(senses, must[*Command](t)(NewCommand(CommandConfig{Target: "x", Run: says(""), Now: bootNow})), newFiles(t, "/x"))
 	var b strings.Builder
 	b.WriteString("\n| sense | tells | from | takes | else |\n|---|---|---|---|---|\n")
 	for _, s := range senses {

@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
-	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/reflexes"
@@ -21,44 +18,26 @@ type CommandConfig struct {
 	// Target is the sense's name, as rules know it: letters, digits and dashes;
 	// required.
 	Target string
-	// Command is the program, by its absolute path, and its arguments; required.
-	Command []string
+	// Run runs the command once, until it has ended or ctx ends, and returns what it
+	// wrote; required. An *fs.PathError says that it could not even be started.
+	Run func(ctx context.Context) ([]byte, error)
 	// Interval from start to start. Default: 10 s; from 100 ms to 1 min.
 	Interval time.Duration
-	// Timeout after which the command and all it started is killed. Default: the
-	// interval, but at most 10 s.
-	Timeout time.Duration
-	// MaxOutput in bytes; a command that writes more is killed and has failed.
-	// Default: 4 KiB.
-	MaxOutput int
-	// Dir is where it runs. Default: /.
-	Dir string
-	// Env is its whole environment beside a plain PATH.
-	Env []string
-	// As is whom it runs as. Default: as this process does.
-	As *syscall.Credential
 	// Now is the boot clock; required.
 	Now Clock
 }
 
 func (c *CommandConfig) validate() error {
 	c.Interval = defaulted(c.Interval, 10*time.Second)
-	c.Timeout = defaulted(c.Timeout, min(c.Interval, 10*time.Second))
-	c.MaxOutput = defaulted(c.MaxOutput, 4<<10)
-	c.Dir = defaulted(c.Dir, "/")
 	switch {
 	case c.Now == nil:
 		return errNoClock
 	case !isName(c.Target):
 		return errBadName
-	case len(c.Command) == 0 || !filepath.IsAbs(c.Command[0]):
-		return errors.New("the command needs a program by its absolute path")
+	case c.Run == nil:
+		return errors.New("it needs a command to run")
 	case c.Interval < 100*time.Millisecond || c.Interval > time.Minute:
 		return fmt.Errorf("interval %s: want 100ms to 1m", c.Interval)
-	case c.Timeout < 10*time.Millisecond || c.Timeout > time.Minute:
-		return fmt.Errorf("timeout %s: want 10ms to 1m", c.Timeout)
-	case c.MaxOutput < 1 || c.MaxOutput > 1<<20:
-		return fmt.Errorf("output of %d bytes: want 1 to 1 MiB", c.MaxOutput)
 	}
 	return nil
 }
@@ -75,20 +54,16 @@ func isName(s string) bool {
 	return s != "" && len(s) <= 63
 }
 
-// Command runs a command again and again and tells what it says: the first line
-// of its output, as text and, if it is one, as a number. One that fails, does not
-// end in time or says too much has told nothing. What it leaves behind is killed:
-// all of it where a control group of version 2 can be made, else what has stayed
-// in its process group.
+// Command has a command run again and again and tells what it says: the first
+// line of its output, as text and, if it is one, as a number. One that fails has
+// told nothing.
 type Command struct {
 	cfg    CommandConfig
 	target reflexes.Target
-	runs   int // belongs to the run
 }
 
 // NewCommand returns a sense of a user's own.
 func NewCommand(cfg CommandConfig) (*Command, error) {
-	cfg.Command, cfg.Env = slices.Clone(cfg.Command), slices.Clone(cfg.Env)
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("set up the sense %q: %w", cfg.Target, err)
 	}
@@ -109,7 +84,7 @@ func (c *Command) Vars() []reflexes.VarID {
 // Run implements Sense.
 func (c *Command) Run(ctx context.Context, emit Emit) error {
 	return every(ctx, c.cfg.Now, c.cfg.Interval, func() error {
-		out, err := c.once(ctx)
+		out, err := c.cfg.Run(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -1,0 +1,158 @@
+package senses
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/ganglion-mesh/ganglion/reflexes"
+)
+
+// Targeted is a sense of one target.
+type Targeted interface {
+	Sense
+	// Target is whom the sense tells of.
+	Target() reflexes.Target
+}
+
+// OwnConfig configures an Own.
+type OwnConfig struct {
+	// Now is the boot clock; required.
+	Now Clock
+	// Logger is told of a sense that fails, once until it is another. Default:
+	// discard.
+	Logger *slog.Logger
+}
+
+// Own is the senses of users' own as one sense: they come and go while a Set
+// runs. Each fails alone.
+type Own struct {
+	cfg OwnConfig
+
+	mu      sync.Mutex
+	list    []Targeted
+	changed chan struct{} // closed when list is another
+}
+
+// NewOwn returns one that has no senses yet.
+func NewOwn(cfg OwnConfig) (*Own, error) {
+	if cfg.Now == nil {
+		return nil, fmt.Errorf("set up the senses of users: %w", errNoClock)
+	}
+	cfg.Logger = loggerOr(cfg.Logger)
+	return &Own{cfg: cfg, changed: make(chan struct{})}, nil
+}
+
+// Set says which senses there are from now on, with targets of their own. One
+// that was there before, the very same, goes on undisturbed.
+func (o *Own) Set(list []Targeted) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.list = list
+	close(o.changed)
+	o.changed = make(chan struct{})
+}
+
+func (o *Own) wanted() (list []Targeted, changed <-chan struct{}) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.list, o.changed
+}
+
+// Name implements Sense.
+func (o *Own) Name() string { return "own" }
+
+// Vars implements Sense.
+func (o *Own) Vars() []reflexes.VarID {
+	return []reflexes.VarID{reflexes.SenseOK, reflexes.SenseValue, reflexes.SenseText, reflexes.SenseSubject, reflexes.SenseCount}
+}
+
+// Run implements Sense.
+func (o *Own) Run(ctx context.Context, emit Emit) error {
+	running := map[Targeted]func(){} // what ends each, and waits for that
+	defer func() {
+		for _, end := range running {
+			end()
+		}
+	}()
+	for {
+		list, changed := o.wanted()
+		there := map[Targeted]bool{}
+		for _, s := range list {
+			there[s] = true
+		}
+		for s, end := range running {
+			if !there[s] {
+				end()
+				delete(running, s)
+				emit(gone(nil, s.Target(), o.cfg.Now(), s.Vars()...))
+			}
+		}
+		for _, s := range list {
+			if running[s] == nil {
+				running[s] = o.begin(ctx, s, emit)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+func (o *Own) begin(ctx context.Context, s Targeted, emit Emit) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		o.keep(ctx, s, emit)
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
+}
+
+// keep runs one sense until ctx ends, again and again when it fails.
+func (o *Own) keep(ctx context.Context, s Targeted, emit Emit) {
+	said := ""
+	for pause := firstRetry; ; pause = min(2*pause, slowestRetry) {
+		err := o.once(ctx, s, emit)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			err = errors.New("ended by itself")
+		}
+		if err.Error() != said {
+			said = err.Error()
+			o.cfg.Logger.Warn("a sense is unavailable", "sense", s.Name(), "error", err)
+		}
+		emit(gone(nil, s.Target(), o.cfg.Now(), s.Vars()...))
+		wait := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+		case <-wait.C:
+		}
+		wait.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// once runs a sense once; a panic is one of its failures.
+func (o *Own) once(ctx context.Context, s Targeted, emit Emit) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			o.cfg.Logger.Error("a sense panicked", "sense", s.Name(), "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return s.Run(ctx, emit)
+}

@@ -1,0 +1,66 @@
+package senses
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/ganglion-mesh/ganglion/reflexes"
+)
+
+// probed is a sense that tells how often it was run, and can be made to fail.
+type probed struct {
+	name string
+	runs int64
+	end  chan error
+}
+
+func (c *probed) Name() string           { return "probed:" + c.name }
+func (c *probed) Vars() []reflexes.VarID { return []reflexes.VarID{reflexes.SenseValue} }
+func (c *probed) Target() reflexes.Target {
+	return reflexes.Target{Scope: reflexes.ScopeSense, Name: c.name}
+}
+
+func (c *probed) Run(ctx context.Context, emit Emit) error {
+	c.runs++
+	emit([]reflexes.Fact{fact(reflexes.SenseValue, c.Target(), reflexes.Float(float64(c.runs)), bootNow())})
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-c.end:
+		if err == nil {
+			panic("broken")
+		}
+		return err
+	}
+}
+
+// TestOwn: senses come and go while it runs; one that stays is not disturbed, of
+// one that goes nothing is known any more, and one that fails is run again.
+func TestOwn(t *testing.T) {
+	o := must[*Own](t)(NewOwn(OwnConfig{Now: bootNow}))
+	a, b := &probed{name: "a", end: make(chan error)}, &probed{name: "b", end: make(chan error)}
+	o.Set([]Targeted{a})
+	e := listen(t, o)
+	e.waitFor(reflexes.SenseValue, "a", is(reflexes.Float(1)))
+	o.Set([]Targeted{a, b})
+	e.waitFor(reflexes.SenseValue, "b", is(reflexes.Float(1)))
+	from := e.heard()
+	b.end <- errors.New("out of order")
+	e.wait("nothing is known of it", from, func(f reflexes.Fact) bool { return f.Target.Name == "b" && !f.Value.Known() })
+	e.waitFor(reflexes.SenseValue, "b", is(reflexes.Float(2)))
+	b.end <- nil
+	e.waitFor(reflexes.SenseValue, "b", is(reflexes.Float(3)))
+	from = e.heard()
+	o.Set([]Targeted{a})
+	e.wait("it is gone", from, func(f reflexes.Fact) bool { return f.Target.Name == "b" && !f.Value.Known() })
+	for _, f := range e.all() {
+		if f.Target.Name == "a" && f.Value != reflexes.Float(1) {
+			t.Errorf("one that stays was disturbed: %v", f)
+		}
+	}
+	e.stop()
+	if _, err := NewOwn(OwnConfig{}); err == nil {
+		t.Error("made without a clock")
+	}
+}
