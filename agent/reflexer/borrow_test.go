@@ -3,6 +3,7 @@ package reflexer
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -33,6 +34,19 @@ func (k *bank) borrow(ctx context.Context, b Borrowing) Answer {
 	case <-ctx.Done():
 	}
 	return k.answer(n, b)
+}
+
+// questions are all that were asked, and when.
+func (k *bank) questions() ([]Borrowing, []time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.asked), slices.Clone(k.at)
+}
+
+// pass lets time pass, and all that is due then be done.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }
 
 // wants counts the questions for a token.
@@ -68,19 +82,19 @@ func TestActOnALoan(t *testing.T) {
 		})
 		defer l.end(t)
 		l.sick(3)
-		time.Sleep(4 * time.Second) // it listens for two, and asks
+		pass(4 * time.Second) // it listens for two, and asks
 		if l.acted() != 0 || k.wants() != 1 || l.kinds() != "" {
 			t.Errorf("%d acts, asked %d times, told: %s", l.acted(), k.wants(), l.kinds())
 		}
 		l.sick(5)
-		if l.acted() != 1 || l.acts[0].Rule != "heal" {
-			t.Errorf("a restart waits for a leader: %+v", l.acts)
+		if l.acted() != 1 || l.did()[0].Rule != "heal" {
+			t.Errorf("a restart waits for a leader: %+v", l.did())
 		}
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		l.sick(5)
-		time.Sleep(10 * time.Second)
-		if l.acted() != 2 || l.acts[1].Loan != 7 || !l.acts[1].Durable || k.wants() != 1 {
-			t.Errorf("acts %+v, asked %d times, told: %s", l.acts, k.wants(), l.kinds())
+		pass(10 * time.Second)
+		if l.acted() != 2 || l.did()[1].Loan != 7 || !l.did()[1].Durable || k.wants() != 1 {
+			t.Errorf("acts %+v, asked %d times, told: %s", l.did(), k.wants(), l.kinds())
 		}
 	})
 }
@@ -103,24 +117,25 @@ func TestNoToken(t *testing.T) {
 		l := beginWith(t, dir, time.Now(), k.borrow, flee())
 		defer l.end(t)
 		l.sick(3)
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		if got := l.last(); !strings.Contains(got, reflexes.ReasonDeadMan.String()+" (no voter is reachable)") {
 			t.Errorf("told: %s", got)
 		}
-		time.Sleep(50 * time.Second)
+		pass(50 * time.Second)
 		for range 4 {
-			time.Sleep(time.Minute)
+			pass(time.Minute)
 			l.sick(3)
 		}
 		if got := l.last(); l.acted() == 0 && !strings.Contains(got, reflexes.ReasonTokens.String()+" (all is lent)") {
 			t.Errorf("told: %s", got)
 		}
 		for range 5 {
-			time.Sleep(time.Minute)
+			pass(time.Minute)
 			l.sick(3)
 		}
 		if l.acted() != 1 || k.wants() != 9 {
-			t.Errorf("%d acts, asked %d times at %v", l.acted(), k.wants(), k.at)
+			_, at := k.questions()
+			t.Errorf("%d acts, asked %d times at %v", l.acted(), k.wants(), at)
 		}
 		if n := strings.Count(l.kinds(), "suppressed"); n > 12 {
 			t.Errorf("told %d times in ten minutes", n)
@@ -146,17 +161,16 @@ func TestLoansAreSettled(t *testing.T) {
 		l := beginWith(t, dir, time.Now(), k.borrow, flee())
 		defer l.end(t)
 		l.sick(3)
-		time.Sleep(time.Minute)
-		if l.acted() != 1 || len(k.asked) != 1 {
-			t.Fatalf("%d acts, asked %+v", l.acted(), k.asked)
+		pass(time.Minute)
+		if asked, _ := k.questions(); l.acted() != 1 || len(asked) != 1 {
+			t.Fatalf("%d acts, asked %+v", l.acted(), asked)
 		}
-		time.Sleep(20 * time.Minute)
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if n := len(k.asked); n != 5 || k.at[1] < 2*time.Minute {
-			t.Fatalf("asked %+v at %v", k.asked, k.at)
+		pass(20 * time.Minute)
+		asked, at := k.questions()
+		if len(asked) != 5 || at[1] < 2*time.Minute {
+			t.Fatalf("asked %+v at %v", asked, at)
 		}
-		for _, b := range k.asked[1:] {
+		for _, b := range asked[1:] {
 			if b.Tokens != 0 || len(b.Settled) != 1 || b.Settled[0].ID != 3 || b.Settled[0].Spent != 1 {
 				t.Errorf("asked %+v", b)
 			}
@@ -171,7 +185,7 @@ func TestNobodyToAsk(t *testing.T) {
 		l := beginWith(t, dir, time.Now(), nil, flee())
 		defer l.end(t)
 		l.sick(3)
-		time.Sleep(10 * time.Minute)
+		pass(10 * time.Minute)
 		if l.acted() != 0 || !strings.Contains(l.kinds(), reflexes.ReasonDeadMan.String()) {
 			t.Errorf("%d acts, told: %s", l.acted(), l.kinds())
 		}

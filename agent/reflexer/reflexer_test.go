@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -139,6 +140,13 @@ func (l *life) acted() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.acts)
+}
+
+// did is what was done.
+func (l *life) did() []Order {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.acts)
 }
 
 // last is what was told last, with its reason.
