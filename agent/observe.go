@@ -106,7 +106,7 @@ func (o *observatory) report(r api.Report, now time.Time) {
 
 // sameReport tells whether b says nothing that a did not, ages aside.
 func sameReport(a, b api.Report) bool {
-	return a.Boot == b.Boot && maps.Equal(a.Labels, b.Labels) && slices.Equal(a.PortsTaken, b.PortsTaken) &&
+	return a.Boot == b.Boot && a.SliceIndex == b.SliceIndex && maps.Equal(a.Labels, b.Labels) && slices.Equal(a.PortsTaken, b.PortsTaken) &&
 		a.Kernel == b.Kernel && slices.Equal(a.Ended, b.Ended) &&
 		slices.EqualFunc(a.Copies, b.Copies, func(x, y api.CopyReport) bool {
 			x.ReadyMS, x.AgeMS, x.UnreadyMS, x.BestMS = 0, 0, 0, 0

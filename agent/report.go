@@ -95,7 +95,8 @@ func (r *reporter) send(ctx context.Context) bool {
 }
 
 func (r *reporter) report() api.Report {
-	index := r.slices.index()
+	ended := r.copies.Ended() // before the copies: what ended since is then not among them
+	all, index := r.copies.Survey()
 	done, left := r.clearing.state(index)
 	rep := api.Report{
 		Host: r.cfg.Name, HostID: r.hostID(), Seq: r.seq, Boot: r.boot,
@@ -107,10 +108,9 @@ func (r *reporter) report() api.Report {
 	if rep.Freeze = r.brake.Digest(); r.owes {
 		rep.Freezes = r.brake.Records()
 	}
-	// Before the copies: what ended since is then not among them.
 	rep.Kernel, _ = r.cfg.bootClock()()
-	rep.Ended = r.copies.Ended()
-	for _, c := range r.copies.Reports() {
+	rep.Ended = ended
+	for _, c := range all {
 		rep.PortsTaken = append(rep.PortsTaken, c.PortTaken...)
 		rep.Copies = append(rep.Copies, copyReport(c))
 	}

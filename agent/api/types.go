@@ -243,7 +243,7 @@ type Report struct {
 	HostID     string              `json:"host_id"`
 	Seq        uint64              `json:"seq"`         // rises with each report of one agent life
 	Boot       string              `json:"boot"`        // made at each agent start
-	SliceIndex uint64              `json:"slice_index"` // of the slice it works on
+	SliceIndex uint64              `json:"slice_index"` // of the slice that Copies is about; 0: it is not known yet what runs
 	Addr       string              `json:"addr"`        // where others reach the copies
 	Labels     map[string]string   `json:"labels,omitempty"`
 	CPU        float64             `json:"cpu"`    // cores

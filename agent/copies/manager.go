@@ -124,6 +124,7 @@ type Manager struct {
 
 	mu       sync.Mutex
 	decided  bool                      // a slice has been set
+	index    uint64                    // of that slice
 	waiting  bool                      // it is of an earlier life and not confirmed: nothing new is started
 	orders   map[workload.CopyID]order // of the last slice
 	restarts map[workload.CopyID]bool  // asked for, not yet handed on
@@ -191,7 +192,13 @@ func (m *Manager) set(s topology.Slice, waiting bool) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.decided, m.waiting, m.orders = true, m.waiting || waiting, orders
+	for id := range m.orders { // nothing of it was begun: that is news by itself
+		if _, wanted := orders[id]; !wanted && m.runners[id] == nil {
+			m.announce()
+			break
+		}
+	}
+	m.decided, m.waiting, m.orders, m.index = true, m.waiting || waiting, orders, s.Index
 	m.held.take(s.Leases)
 	m.forgetLocal()
 	m.signal()
@@ -264,6 +271,7 @@ func (m *Manager) reconcile(ctx context.Context, adopted []workload.Handle) bool
 		if r == nil {
 			r = m.newRunner(id, nil, nil)
 			r.end = m.takeEnd(id)
+			r.view = view{version: o.target.Version, st: workload.Status{Generation: o.target.Generation, State: workload.StatePending}}
 			m.launch(ctx, r)
 		}
 		o := m.effective(o)
@@ -320,9 +328,11 @@ func (m *Manager) takeOver(ctx context.Context, adopted []workload.Handle) {
 	}
 }
 
-// launch starts a runner. It is called with mu held.
+// launch starts a runner. It is called with mu held. From now on its copy is
+// reported.
 func (m *Manager) launch(ctx context.Context, r *runner) {
 	m.runners[r.id] = r
+	m.announce()
 	m.wg.Go(func() { r.run(ctx) })
 }
 

@@ -61,21 +61,31 @@ type view struct {
 
 // Reports returns all copies of this host, ordered by app and number.
 func (m *Manager) Reports() []CopyReport {
+	out, _ := m.Survey()
+	return out
+}
+
+// Survey returns what Reports does, with the index of the slice that it is about:
+// a copy that is not among them, and that this slice does not ask for, neither runs
+// here nor begins before a later slice asks for it. The index is 0 while it is not
+// known what runs.
+func (m *Manager) Survey() (copies []CopyReport, slice uint64) {
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := make([]CopyReport, 0, len(m.runners))
 	for id, r := range m.runners {
-		if r.view.version != "" { // else it has not got its first order yet
-			rep := r.view.report(id, now)
-			rep.Token = r.token
-			out = append(out, rep)
-		}
+		rep := r.view.report(id, now)
+		rep.Token = r.token
+		out = append(out, rep)
 	}
 	slices.SortFunc(out, func(a, b CopyReport) int {
 		return cmp.Or(cmp.Compare(a.ID.App, b.ID.App), cmp.Compare(a.ID.N, b.ID.N))
 	})
-	return out
+	if m.held.met {
+		slice = m.index
+	}
+	return out, slice
 }
 
 // Of returns the copies of an app on this host, by number.

@@ -92,6 +92,10 @@ func (m *Manager) newRunner(id workload.CopyID, main workload.Handle, spares []w
 	if leased != nil { // before anybody is told what runs here
 		r.token = leased.Lease().Token
 	}
+	if main != nil {
+		inst := main.Instance()
+		r.view = view{version: inst.Spec.Version, st: workload.Status{Generation: inst.Spec.Generation, State: workload.StateRunning, Instance: &inst}}
+	}
 	return r
 }
 

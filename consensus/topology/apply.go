@@ -154,6 +154,9 @@ func (t *txn) do(c Command) *Rejected {
 	case c.Told != nil:
 		t.told(*c.Told)
 		return nil
+	case c.Sweep != nil:
+		t.sweep(*c.Sweep)
+		return nil
 	case c.Thaw != nil:
 		return t.thaw(*c.Thaw)
 	case c.Lend != nil:
@@ -182,6 +185,7 @@ func (t *txn) commit(before *State, kind, requestID string) *State {
 	if t.changed {
 		t.revision = t.index
 	}
+	t.boundRemnants()
 	if requestID != "" {
 		t.remember(kind, requestID)
 	}

@@ -54,6 +54,7 @@ func (t *txn) removeHost(c RemoveHost) *Rejected {
 	for _, p := range collect(prefixed(t.onHost, c.Name)) {
 		t.unplace(p.Key())
 	}
+	t.forgetRemnantsOn(c.Name)
 	t.hosts = remove(t.hosts, c.Name)
 	revoked := Revocation{ID: e.ID, Name: e.Name, Index: t.index, Left: c.Left, Unproved: c.Unproved}
 	t.revoke(revoked)

@@ -170,6 +170,7 @@ func (t *txn) putPlacement(p Placement) {
 func (t *txn) storePlacement(p Placement) {
 	t.copies, _, _ = t.copies.Insert(copyKey(p.Key()), &p)
 	t.onHost, _, _ = t.onHost.Insert(hostKey(p.Host, p.Key()), &p)
+	t.resume(p)
 	t.mark(p)
 }
 
@@ -199,6 +200,7 @@ func (t *txn) unplace(k CopyKey) {
 	}
 	t.copies, _, _ = t.copies.Delete(copyKey(k))
 	t.onHost, _, _ = t.onHost.Delete(hostKey(p.Host, k))
+	t.leave(*p)
 	t.mark(*p)
 }
 

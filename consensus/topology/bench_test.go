@@ -16,7 +16,7 @@ func bigMesh(t testing.TB, hosts, apps, copies int) (*State, Observations) {
 		name := fmt.Sprintf("h%04d", i)
 		w.enrol(name)
 		obs.Hosts[name] = HostObs{
-			Alive: true, Reported: true, CPU: 16, Memory: 64 << 30, PortMin: 20000, PortMax: 29999,
+			Alive: true, Reported: true, Slice: upToDate, CPU: 16, Memory: 64 << 30, PortMin: 20000, PortMax: 29999,
 			Labels: map[string]string{"zone": string(rune('a' + i%3)), "rack": fmt.Sprint(i % 40)},
 		}
 	}

@@ -28,6 +28,7 @@ type Command struct {
 	SetSigning   *SetSigning   `json:"set_signing,omitempty"`
 	PutSignature *PutSignature `json:"put_signature,omitempty"`
 	Told         *Told         `json:"told,omitempty"`
+	Sweep        *Sweep        `json:"sweep,omitempty"`
 	Thaw         *Thaw         `json:"thaw,omitempty"`
 	Lend         *Lend         `json:"lend,omitempty"`
 	SettleLoan   *SettleLoan   `json:"settle_loan,omitempty"`

@@ -87,6 +87,9 @@ func (p *planner) decision() Decision {
 	for _, r := range p.rolls {
 		p.out.Commands = append(p.out.Commands, Command{SetRollout: &r})
 	}
+	if len(p.swept) > 0 {
+		p.out.Commands = append(p.out.Commands, Command{Sweep: &Sweep{Remnants: p.swept}})
+	}
 	if len(p.runs) > 0 {
 		p.out.Commands = append(p.out.Commands, Command{RecordRuns: &RecordRuns{Runs: p.runs}})
 	}
@@ -112,7 +115,7 @@ func (p *planner) emptied(r *room) bool {
 			return false
 		}
 	}
-	return r.fresh
+	return r.fresh && r.leftover == 0
 }
 
 // gate judges whether so many hosts look unhealthy that the observer is more

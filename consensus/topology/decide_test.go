@@ -16,7 +16,7 @@ func ten(t *testing.T) (*world, Observations) {
 	for i := range 10 {
 		name := fmt.Sprintf("h%d", i)
 		w.enrol(name)
-		obs.Hosts[name] = HostObs{Alive: true, Reported: true, CPU: 4, Memory: 8 << 30, PortMin: 20000, PortMax: 29999}
+		obs.Hosts[name] = HostObs{Alive: true, Reported: true, Slice: upToDate, CPU: 4, Memory: 8 << 30, PortMin: 20000, PortMax: 29999}
 	}
 	w.put(app("web", 10))
 	converge(w, obs)
@@ -128,7 +128,7 @@ func TestGateOfSmallMeshes(t *testing.T) {
 		for i := range tc.hosts {
 			name := fmt.Sprintf("h%d", i)
 			w.enrol(name)
-			obs.Hosts[name] = HostObs{Alive: true, Reported: true, PortMin: 1, PortMax: 9}
+			obs.Hosts[name] = HostObs{Alive: true, Reported: true, Slice: upToDate, PortMin: 1, PortMax: 9}
 		}
 		w.put(app("web", tc.hosts))
 		converge(w, obs)
@@ -156,7 +156,7 @@ func TestMinimalMoves(t *testing.T) {
 	w, obs := ten(t)
 	w.enrol("h90", "h91")
 	for _, name := range []string{"h90", "h91"} {
-		obs.Hosts[name] = HostObs{Alive: true, Reported: true, CPU: 64, Memory: 1 << 40, PortMin: 1, PortMax: 9}
+		obs.Hosts[name] = HostObs{Alive: true, Reported: true, Slice: upToDate, CPU: 64, Memory: 1 << 40, PortMin: 1, PortMax: 9}
 	}
 	if d := Decide(w.state, obs); len(d.Commands) != 0 {
 		t.Errorf("new hosts attract: %+v", d.Commands)

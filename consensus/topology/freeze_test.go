@@ -50,6 +50,7 @@ func (s *sim) checkFrozen(d Decision) (held int) {
 			case !ok && !p.Surge:
 			case ok && (old.Leaving != "" || old.Generation < a.RestartAt && old.Host == p.Host && old.Version == p.Version):
 			case ok && old.Stopped && old.Host == p.Host: // nothing runs
+			case ok && old.Surge && !p.Surge && old.runsAs(p): // it is one of those that are asked for, by a user's count
 			case ok && a.Spec.Kind() != intent.KindReplicated: // numbers of per-host copies come and go with hosts
 			default:
 				s.mistake("frozen, and %s", describe(c))

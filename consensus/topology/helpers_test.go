@@ -2,10 +2,15 @@ package topology
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	"github.com/ganglion-mesh/ganglion/intent"
 )
+
+// upToDate is the slice of a host that has taken up, and reported on, whatever it
+// was told.
+const upToDate = 1 << 40
 
 // world applies commands with rising indexes.
 type world struct {
@@ -83,6 +88,11 @@ func (w *world) ends(name string, outcome Outcome) Command {
 	r := w.app(name).Rollout
 	r.Outcome = outcome
 	return Command{SetRollout: &SetRollout{App: name, Rollout: r}}
+}
+
+// acts is what a decision does besides forgetting what has stopped.
+func acts(d Decision) []Command {
+	return slices.DeleteFunc(slices.Clone(d.Commands), func(c Command) bool { return c.Sweep != nil })
 }
 
 func app(name string, count int, change ...func(*intent.App)) intent.App {

@@ -37,6 +37,7 @@ type jobHost struct {
 	since int
 	last  int // when the leader last heard from it
 	seen  map[CopyKey]Assignment
+	slice uint64
 	procs map[CopyKey]*jobProc
 	done  map[CopyKey]uint64 // on its disk
 }
@@ -70,8 +71,9 @@ func (s *jobSim) work(h *jobHost) {
 		return
 	}
 	if h.reachable() {
-		h.seen, h.last = map[CopyKey]Assignment{}, s.now
-		for _, a := range s.state.Slice(h.name).Assignments {
+		sl := s.state.Slice(h.name)
+		h.seen, h.slice, h.last = map[CopyKey]Assignment{}, sl.Index, s.now
+		for _, a := range sl.Assignments {
 			h.seen[a.Placement.Key()] = a
 		}
 	}
@@ -147,7 +149,7 @@ func (s *jobSim) observe() Observations {
 	for _, h := range s.hosts {
 		o := HostObs{
 			Alive: h.reachable() || s.now-h.since < 3, Reported: h.last >= s.office, ReportAge: seconds(s.now - max(h.last, s.office)),
-			CPU: 4, Memory: 8 << 30, PortMin: 20000, PortMax: 20020, Copies: map[CopyKey]CopyObs{},
+			CPU: 4, Memory: 8 << 30, PortMin: 20000, PortMax: 20020, Slice: h.slice, Copies: map[CopyKey]CopyObs{},
 		}
 		if !h.reachable() {
 			o.DownFor = max(0, seconds(s.now-h.since-3))

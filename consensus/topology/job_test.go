@@ -25,7 +25,7 @@ func newJobWorld(t *testing.T, hosts ...string) *jobWorld {
 	w := &jobWorld{world: newWorld(t), now: noon, hosts: hosts, obs: map[string]HostObs{}}
 	w.enrol(hosts...)
 	for _, h := range hosts {
-		w.obs[h] = HostObs{Alive: true, Reported: true, CPU: 4, Memory: 8 << 30, PortMin: 20000, PortMax: 20010, Copies: map[CopyKey]CopyObs{}}
+		w.obs[h] = HostObs{Alive: true, Reported: true, Slice: upToDate, CPU: 4, Memory: 8 << 30, PortMin: 20000, PortMax: 20010, Copies: map[CopyKey]CopyObs{}}
 	}
 	return w
 }

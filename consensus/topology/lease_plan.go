@@ -124,6 +124,11 @@ func (p *planner) strayOf(a *appPlan) string {
 			}
 		}
 	}
+	for m := range prefixed(p.state.remnants, a.Spec.Name) {
+		if p.byName[m.Host].remains(m) {
+			return "waiting for " + m.Host + " to stop what it may run without a lease"
+		}
+	}
 	return ""
 }
 

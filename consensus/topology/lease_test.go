@@ -27,7 +27,7 @@ func newLeased(t *testing.T, hosts ...string) *leased {
 	l.enrol(hosts...)
 	for _, h := range hosts {
 		l.obs.Hosts[h] = HostObs{
-			Alive: true, Reported: true, CPU: 4, Memory: 8 << 30, PortMin: 20000, PortMax: 29999, Boot: "boot-" + h, Slice: 1 << 40,
+			Alive: true, Reported: true, CPU: 4, Memory: 8 << 30, PortMin: 20000, PortMax: 29999, Boot: "boot-" + h, Slice: upToDate,
 		}
 	}
 	l.put(singleton("db"))
@@ -402,11 +402,11 @@ func TestReplicatedAppBecomesASingleton(t *testing.T) {
 		}
 		l.obs.Hosts[name] = o
 	}
-	if d := Decide(l.state, l.obs); len(d.Commands) > 0 {
+	if d := Decide(l.state, l.obs); len(acts(d)) > 0 {
 		t.Fatalf("granted by an old report: %+v", d.Commands)
 	}
 	o := l.obs.Hosts[web()[0].Host]
-	o.Slice = 1 << 40
+	o.Slice = upToDate
 	l.obs.Hosts[web()[0].Host] = o
 	l.settle()
 	if lease, _ := l.state.Lease("web"); lease.Token == 0 || lease.Host != web()[0].Host {

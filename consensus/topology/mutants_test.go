@@ -45,6 +45,7 @@ var seededBugs = []struct{ name, file, old, new string }{
 	{"the smoke check is left out", "rollout.go", "if smoke && a.Rollout.Phase != PhaseSmoke", "if false && smoke && a.Rollout.Phase != PhaseSmoke"},
 	{"a failed smoke check passes", "smoke.go", "case c.obs.SmokeEnd == SmokeFailed:", "case false:"},
 	{"the second set takes over unproved", "rollout.go", "return proved >= p.secondSet(a) && (proved > 0 || a.want == 0)", "return true"},
+	{"what was taken from a host is forgotten", "remnant.go", "case r.remains(m):", "case false:"},
 	{"done when one copy is", "rollout.go", "if t := p.tally(a); t.unsettled > 0 || t.leaving > 0 || t.exposed > 0 {", "if t := p.tally(a); t.outdated > 0 {"},
 }
 

@@ -48,10 +48,10 @@ func (p *planner) tally(a *appPlan) (t tally) {
 			t.exposed++
 		}
 	}
-	if a.Rollout.Phase == PhaseCanary { // proved or not: there are to be no more
+	if a.Rollout.Phase == PhaseCanary { // proved or not: there are to be no more; one that a user stopped proves nothing
 		t.exposed = 0
 		for _, c := range a.all() {
-			if c.Version == a.Version || c.Leaving != "" && !c.settled {
+			if !a.idle(c) && (c.Version == a.Version || c.Leaving != "" && !c.settled) {
 				t.exposed++
 			}
 		}

@@ -56,7 +56,7 @@ func drawPlacement(t *rapid.T) Placement {
 
 func drawCommand(t *rapid.T) Command {
 	c := Command{RequestID: rapid.SampledFrom([]string{"", "", "r1", "r2"}).Draw(t, "request")}
-	switch rapid.IntRange(0, 22).Draw(t, "kind") {
+	switch rapid.IntRange(0, 23).Draw(t, "kind") {
 	case 0:
 		c.Found = &Found{MeshID: texts.Draw(t, "id"), Name: names.Draw(t, "name")}
 	case 1, 2, 3:
@@ -109,6 +109,8 @@ func drawCommand(t *rapid.T) Command {
 			Host: names.Draw(t, "host"), Boot: texts.Draw(t, "boot"), Tokens: rapid.IntRange(-1, 2).Draw(t, "tokens"), Time: time.Duration(rapid.Int64Range(-1, 2).Draw(t, "time")) * time.Minute,
 			Returned: rapid.SliceOfN(rapid.Uint64Range(0, 30), 0, 2).Draw(t, "returned"),
 		}
+	case 23:
+		c.Sweep = &Sweep{Remnants: []Remnant{{App: names.Draw(t, "app"), N: numbers.Draw(t, "n"), Host: names.Draw(t, "host"), Index: rapid.Uint64Range(0, 30).Draw(t, "index")}}}
 	case 21:
 		c.SettleLoan = &SettleLoan{ID: rapid.Uint64Range(0, 30).Draw(t, "id"), Host: names.Draw(t, "host"), Spent: rapid.IntRange(-1, 2).Draw(t, "spent")}
 	case 22:
@@ -252,6 +254,14 @@ func checkInvariants(t *rapid.T, s *State) {
 	}
 	if onHosts != len(all) {
 		t.Fatalf("%d placements by name, %d by host", len(all), onHosts)
+	}
+	for _, m := range s.Remnants() {
+		if p, ok := s.Placement(m.Key()); ok && p.Host == m.Host {
+			t.Fatalf("%+v was taken from where it is placed", m)
+		}
+		if _, ok := s.Host(m.Host); !ok || m.Index > s.Revision() {
+			t.Fatalf("%+v at revision %d", m, s.Revision())
+		}
 	}
 	for _, a := range s.Apps() {
 		used := map[string]bool{a.Version: true}

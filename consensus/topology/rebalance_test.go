@@ -45,7 +45,7 @@ func (f *field) join() {
 	name := fmt.Sprintf("h%d", len(f.obs.Hosts)+1)
 	f.enrol(name)
 	f.obs.Hosts[name] = HostObs{
-		Alive: true, Reported: true, CPU: []float64{4, 4, 8}[f.rnd.IntN(3)], Memory: 8 << 30, PortMin: 20000, PortMax: 20200, CanUser: true,
+		Alive: true, Reported: true, Slice: upToDate, CPU: []float64{4, 4, 8}[f.rnd.IntN(3)], Memory: 8 << 30, PortMin: 20000, PortMax: 20200, CanUser: true,
 		Labels: map[string]string{"zone": []string{"a", "b", "c"}[f.rnd.IntN(3)], "disk": []string{"ssd", "hdd"}[f.rnd.IntN(2)]},
 	}
 }
@@ -91,10 +91,13 @@ func (f *field) second() Decision {
 	}
 	d := Decide(f.state, f.obs)
 	for _, c := range d.Commands {
-		f.check(c.Place)
-		f.log = append(f.log, fmt.Sprintf("%4d %s", f.now, describe(c)))
+		if c.Sweep == nil {
+			f.check(c.Place)
+			f.log = append(f.log, fmt.Sprintf("%4d %s", f.now, describe(c)))
+		}
 		f.must(c)
 	}
+	d.Commands = acts(d)
 	for _, m := range d.Moves {
 		first, ok := f.origin[m.Copy]
 		if !ok {

@@ -208,7 +208,7 @@ func (t *txn) declare(saved App) *Rejected {
 // cannot be there any more are placed by the next decision.
 func (t *txn) placeBack(saved []Placement, back map[string]bool) {
 	for _, p := range saved {
-		if !back[p.App] || p.Leaving != "" || p.Surge || t.placed(p.Key()) || t.checkPlacement(p) != nil {
+		if !back[p.App] || t.remainsElsewhere(p) || p.Leaving != "" || p.Surge || t.placed(p.Key()) || t.checkPlacement(p) != nil {
 			continue
 		}
 		app, _ := t.apps.Get([]byte(p.App))
@@ -221,7 +221,7 @@ func (t *txn) placeBack(saved []Placement, back map[string]bool) {
 		before := t.copies
 		t.putPlacement(Placement{App: p.App, N: p.N, Host: p.Host, Version: p.Version, Ports: p.Ports})
 		if t.checkPlaced(before, []Placement{p}) != nil {
-			t.copies, t.onHost = was.copies, was.onHost // marks may stay: they only cost a look
+			t.copies, t.onHost, t.remnants = was.copies, was.onHost, was.remnants // marks may stay: they only cost a look
 		}
 	}
 }

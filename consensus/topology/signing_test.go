@@ -325,7 +325,7 @@ func TestPlanSaysWhatIsRefused(t *testing.T) {
 	ask := put(app("old", 2, packaged(digestOf("1"))), app("plain", 1), app("web", 1, packaged(digestOf("2"))), app("far", 1, fetched(digestOf("3"))))
 	obs := Observations{Settled: true, Hosts: map[string]HostObs{}}
 	for _, h := range []string{"h1", "h2"} {
-		obs.Hosts[h] = HostObs{Alive: true, Reported: true, CPU: 4, Memory: 8 << 30, PortMin: 20000, PortMax: 20020}
+		obs.Hosts[h] = HostObs{Alive: true, Reported: true, Slice: upToDate, CPU: 4, Memory: 8 << 30, PortMin: 20000, PortMax: 20020}
 	}
 	p := Plan(w.state, obs, WhatIf{Put: ask})
 	if len(p.Refused) != 2 || p.Refused[0].App != "web" || p.Refused[1].App != "far" || p.Refused[0].Package != digestOf("2") || len(p.Changes) != 4 || len(p.Placed) < 4 {

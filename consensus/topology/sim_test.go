@@ -36,6 +36,9 @@ type simHost struct {
 	name       string
 	dead, deaf bool
 	mute       bool
+	slow       int                 // until when no later report than the last one gets through
+	told       map[CopyKey]CopyObs // the last one, while it is slow
+	toldSlice  uint64
 	since      int // of dead or deaf
 	seen       Slice
 	last       int // when the leader last heard from it
@@ -86,7 +89,9 @@ func (s *sim) work(h *simHost) {
 	}
 	if !h.deaf && !h.mute {
 		h.seen = s.state.Slice(h.name)
-		h.last = s.now
+		if s.now > h.slow {
+			h.last, h.told = s.now, nil
+		}
 	}
 	wanted := map[CopyKey]Assignment{}
 	for _, a := range h.seen.Assignments {
@@ -208,12 +213,14 @@ func (s *sim) observe() Observations {
 		cut := h.dead || h.deaf
 		o := HostObs{
 			Alive: !cut || s.now-h.since < 3, Reported: h.last >= s.office, ReportAge: seconds(s.now - max(h.last, s.office)),
-			CPU: 4, Memory: 8 << 30, PortMin: 20000, PortMax: 20020, Ports: h.taken, CanUser: h.user, Labels: h.labels, Copies: map[CopyKey]CopyObs{},
+			CPU: 4, Memory: 8 << 30, PortMin: 20000, PortMax: 20020, Ports: h.taken, CanUser: h.user, Labels: h.labels, Slice: h.seen.Index, Copies: map[CopyKey]CopyObs{},
 		}
 		if h.cpu > 0 {
 			o.CPU = h.cpu
 		}
-		if o.Reported {
+		if h.told != nil {
+			o.Copies, o.Slice = h.told, h.toldSlice
+		} else if o.Reported {
 			for key, x := range h.procs { // of a cut host: as it was, or worse
 				o.Copies[key] = x.observe(h.last)
 			}
@@ -246,7 +253,9 @@ func (s *sim) lead() {
 		s.calm = s.now
 	}
 	for _, c := range d.Commands {
-		s.say("%s", describe(c))
+		if c.Sweep == nil {
+			s.say("%s", describe(c))
+		}
 		if r := s.apply(c); r.Err != nil {
 			s.mistake("the leader's own command was rejected: %v", r.Err)
 		}
@@ -309,7 +318,7 @@ func (s *sim) tick() {
 // trouble is one random event.
 func (s *sim) trouble() {
 	h := s.hosts[s.names[s.rnd.IntN(len(s.names))]]
-	switch s.rnd.IntN(16) {
+	switch s.rnd.IntN(18) {
 	case 0, 1:
 		if !h.dead && !h.deaf {
 			h.dead, h.since = true, s.now
@@ -360,6 +369,10 @@ func (s *sim) trouble() {
 		s.apply(Command{Rollback: &Rollback{App: name}})
 	case 15:
 		s.scale()
+	case 16:
+		s.slow(h)
+	case 17:
+		s.anew()
 	case 13:
 		h.labels = map[string]string{"zone": []string{"a", "b", "c"}[s.rnd.IntN(3)]}
 		s.say("%s is now in zone %s", h.name, h.labels["zone"])
@@ -385,14 +398,49 @@ func (s *sim) scale() {
 	s.put(a.Spec)
 }
 
+// slow holds up the next reports of a host for so little time that none is missed.
+func (s *sim) slow(h *simHost) {
+	if o := s.observe().Hosts[h.name]; o.Reported && o.ReportAge <= seconds(1) {
+		h.told, h.toldSlice, h.slow = o.Copies, o.Slice, s.now+1+s.rnd.IntN(3)
+		s.say("%s reports nothing more until %d", h.name, h.slow)
+	}
+}
+
+// anew deletes an app, and declares it again twice, the second time when hosts have
+// been told of the first and few have reported on it.
+func (s *sim) anew() {
+	name := s.anyApp()
+	forget := func() {
+		s.say("user: delete %s", name)
+		s.apply(Command{DeleteApp: &DeleteApp{Name: name}})
+	}
+	forget()
+	for range s.rnd.IntN(5) {
+		s.tick()
+	}
+	s.declareAs(name)
+	for _, h := range s.names {
+		if s.rnd.IntN(3) > 0 {
+			s.slow(s.hosts[h])
+		}
+	}
+	s.tick()
+	if s.rnd.IntN(3) > 0 {
+		forget()
+	}
+	s.declareAs(name)
+	s.tick()
+}
+
 var simApps = []string{"api", "db", "web"}
 
 func (s *sim) anyApp() string { return simApps[s.rnd.IntN(len(simApps))] }
 
 // declare applies an app of random shape. What an app is called decides what
 // stays the same: its parallel and whether it is per host.
-func (s *sim) declare() {
-	name := s.anyApp()
+func (s *sim) declare() { s.declareAs(s.anyApp()) }
+
+func (s *sim) declareAs(name string) {
 	goes := []string{"well", "well", "slow", "bad", "hang", "flap", "late", "dies"}[s.rnd.IntN(8)]
 	if _, ok := s.state.App(name); !ok {
 		goes = "well"

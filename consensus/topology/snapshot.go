@@ -49,6 +49,7 @@ type image struct {
 	Untold     []Fact                `json:"untold,omitempty"`
 	Thawed     Thaw                  `json:"thawed,omitzero"`
 	Loans      []Loan                `json:"loans,omitempty"`
+	Remnants   []Remnant             `json:"remnants,omitempty"`
 }
 
 type hostImage struct {
@@ -98,7 +99,7 @@ func (s *State) image() image {
 		Apps: s.Apps(), Placements: s.Placements(), Tokens: s.Tokens(), Leases: s.Leases(), Revoked: s.revocations(),
 		Reflexes: s.Reflexes(), Senses: s.Senses(),
 		Signing: s.signing, Signatures: s.allSignatures(),
-		Rebalance: s.rebalance, Moved: s.moved, Untold: s.untold, Thawed: s.thawed, Loans: s.loans,
+		Rebalance: s.rebalance, Moved: s.moved, Untold: s.untold, Thawed: s.thawed, Loans: s.loans, Remnants: s.Remnants(),
 		Requests: make(map[string]remembered, s.requests.Len()),
 	}
 	for e := range values(s.hosts) {
@@ -208,6 +209,9 @@ func (im image) state() (*State, error) {
 		s.copies, _, _ = s.copies.Insert(copyKey(p.Key()), &p)
 		s.onHost, _, _ = s.onHost.Insert(hostKey(p.Host, p.Key()), &p)
 	}
+	for _, m := range im.Remnants {
+		s.remnants, _, _ = s.remnants.Insert(remnantKey(m.Key(), m.Host), &m)
+	}
 	return s, s.check(im)
 }
 
@@ -267,7 +271,7 @@ func (s *State) check(im image) error {
 			return fmt.Errorf("loan %d cannot have come about", l.ID)
 		}
 	}
-	return s.checkLeases(im)
+	return errors.Join(s.checkLeases(im), s.checkRemnants(im))
 }
 
 func (s *State) checkStored(p Placement) error {

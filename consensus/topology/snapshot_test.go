@@ -115,7 +115,7 @@ func FuzzRead(f *testing.F) {
 		}
 		obs := Observations{Settled: true, Hosts: map[string]HostObs{}}
 		for _, h := range s.Hosts() {
-			obs.Hosts[h.Name] = HostObs{Alive: true, Reported: true, PortMin: 1, PortMax: 9, CPU: 1, Memory: 1}
+			obs.Hosts[h.Name] = HostObs{Alive: true, Reported: true, Slice: upToDate, PortMin: 1, PortMax: 9, CPU: 1, Memory: 1}
 		}
 		Status(s, obs)
 	})

@@ -25,13 +25,14 @@ type State struct {
 	thawed    Thaw
 	loans     []Loan // replaced, never changed
 
-	apps    *iradix.Tree[*appEntry]
-	hosts   *iradix.Tree[*hostEntry]
-	copies  *iradix.Tree[*Placement] // by copyKey
-	onHost  *iradix.Tree[*Placement] // the same, by host and copyKey
-	tokens  *iradix.Tree[PutToken]
-	leases  *iradix.Tree[*Lease]     // by app
-	revoked *iradix.Tree[Revocation] // by host id
+	apps     *iradix.Tree[*appEntry]
+	hosts    *iradix.Tree[*hostEntry]
+	copies   *iradix.Tree[*Placement] // by copyKey
+	onHost   *iradix.Tree[*Placement] // the same, by host and copyKey
+	remnants *iradix.Tree[*Remnant]   // by remnantKey
+	tokens   *iradix.Tree[PutToken]
+	leases   *iradix.Tree[*Lease]     // by app
+	revoked  *iradix.Tree[Revocation] // by host id
 
 	untold   []Fact                // see Untold; replaced, never changed
 	reflexes *iradix.Tree[*Reflex] // outside of apps, by name
@@ -71,6 +72,7 @@ func New() *State {
 		hosts:      iradix.New[*hostEntry](),
 		copies:     iradix.New[*Placement](),
 		onHost:     iradix.New[*Placement](),
+		remnants:   iradix.New[*Remnant](),
 		tokens:     iradix.New[PutToken](),
 		leases:     iradix.New[*Lease](),
 		revoked:    iradix.New[Revocation](),

@@ -35,6 +35,7 @@ type planner struct {
 	ends     []EndLease          // in the order they were decided
 	unfit    []UnfitHost         // where reliefs are given up
 	returned []uint64            // of the budget of rebalancing
+	swept    []Remnant           // that are no more
 	granted  map[string]bool     // apps whose lease this decision grants
 	out      Decision
 }
@@ -50,16 +51,17 @@ type op struct {
 // room is a host with what is placed on it.
 type room struct {
 	Host
-	labels  int // rooms with equal labels have equal numbers
-	obs     HostObs
-	fresh   bool // alive by gossip, and its reports arrive
-	current bool // its last report was made by its present slice
-	copies  int  // placed here
-	movers  int  // those of them that have somewhere else to go: not of per-host apps
-	perApp  map[string]int
-	cpu     float64
-	memory  int64
-	ports   map[int]CopyKey
+	labels   int // rooms with equal labels have equal numbers
+	obs      HostObs
+	fresh    bool // alive by gossip, and its reports arrive
+	current  bool // its last report was made by its present slice
+	copies   int  // placed here
+	leftover int  // remnants that may still be here
+	movers   int  // those of them that have somewhere else to go: not of per-host apps
+	perApp   map[string]int
+	cpu      float64
+	memory   int64
+	ports    map[int]CopyKey
 }
 
 // appPlan is an app with its copies.
@@ -147,6 +149,7 @@ func newPlanner(s *State, obs Observations) *planner {
 		p.apps = append(p.apps, p.planApp(e))
 	}
 	p.findStrays()
+	p.findRemnants()
 	return p
 }
 
@@ -219,9 +222,10 @@ func (p *planner) findStrays() {
 // failed may be tried again.
 func over(o CopyObs) bool { return o.State == CopyStopped }
 
-// gone reports whether the process of a copy that was told to stop is no more.
+// gone reports whether the process of a copy that was told to stop is no more, by
+// a report on what it was told.
 func (c *copyPlan) gone() bool {
-	return c.room.fresh && (!c.known || over(c.obs) || c.seen && c.obs.State == CopyFailed)
+	return c.room.fresh && c.room.obs.Slice >= c.Generation && (!c.known || over(c.obs) || c.seen && c.obs.State == CopyFailed)
 }
 
 // idle reports whether a user has stopped the copy.

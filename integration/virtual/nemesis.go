@@ -172,29 +172,31 @@ func (n *Nemesis) app(name string) intent.App {
 
 // calm does, before anything is broken, what is excused among faults: an app
 // whose copies take their time to stop is deleted and declared anew for other
-// hosts. None of it may run twice.
+// hosts, when it has just been declared and when it runs. None of it may run twice.
 func (n *Nemesis) calm() {
 	n.m.t.Helper()
 	const name = "app0"
-	n.counts[name] = 3
-	n.m.Apply(n.app(name))
-	n.m.AwaitReady(30*time.Second, name, 3)
-	for range 2 {
-		if !n.elsewhere(name) {
-			n.m.t.Errorf("%s could not be moved with nothing broken", name)
+	for range 3 {
+		n.counts[name] = 3
+		n.m.Apply(n.app(name))
+		for range 2 {
+			n.moment()
+			if !n.elsewhere(name) {
+				n.m.t.Errorf("%s could not be moved with nothing broken", name)
+			}
+			n.m.AwaitReady(60*time.Second, name, 3)
 		}
-		n.m.AwaitReady(60*time.Second, name, 3)
+		if err := n.m.Delete(n.m.t.Context(), name); err != nil {
+			n.m.t.Errorf("%s could not be deleted with nothing broken: %v", name, err)
+		}
+		n.m.Await(30*time.Second, "gone", func(ctx context.Context) error { return n.m.Gone(ctx, name) })
 	}
+	n.counts[name] = 0
 }
 
-// reportTime is by when hosts that can be reached have reported what they were
-// given. An app that is declared anew sooner than that can run twice for as long as
-// its old copies take to stop: the mesh does not know yet where they began (S5,
-// docs/promises.md).
-const reportTime = time.Second
-
-// elsewhere deletes the first of some apps that there is, and declares it anew a
-// moment later for the hosts of the other zone. Without zones it is for any host.
+// elsewhere deletes the first of some apps that there is, and declares it anew at
+// once or a moment later for the hosts of the other zone: also before any host has
+// reported what it was given. Without zones it is for any host.
 func (n *Nemesis) elsewhere(names ...string) bool {
 	for _, name := range names {
 		if n.counts[name] == 0 {
@@ -204,10 +206,16 @@ func (n *Nemesis) elsewhere(names ...string) bool {
 			return false
 		}
 		n.zones[name] = map[string]string{"": "a", "a": "b", "b": "a"}[n.zones[name]]
-		Sleep(reportTime)
+		n.moment()
 		return n.ask(func(ctx context.Context) error { return n.m.TryApply(ctx, []intent.App{n.app(name)}) })
 	}
 	return false
+}
+
+// moment lets so little time pass, most often, that a change comes before anybody
+// has reported on the one before it.
+func (n *Nemesis) moment() {
+	Sleep(time.Duration([]int{0, 1, 2, 3, 4, 6, 20, 40}[n.rng.IntN(8)]) * time.Millisecond)
 }
 
 func (n *Nemesis) delete() bool {
