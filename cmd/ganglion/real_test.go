@@ -267,8 +267,13 @@ func ruling(write func(string), ok func(int, string, ...string) string, script s
 	ok(2, ".hcl:2", "apply", script) // not only to observe
 	write("reflex \"r\" {\n when = \"host.cpu.cont > 0\"\n act = [emit(\"seen\")]\n}\n")
 	ok(2, "did you mean host.cpu.count?", "apply", script)
-	write("reflex \"r\" {\n when = \"host.cpu.count > 4\"\n act = [evict(\"one\")]\n cooldown = \"1m\"\n limit = \"3/10m\"\n}\n")
+	write("reflex \"r\" {\n when = \"host.cpu.count > 4\"\n act = [claim(\"10.0.0.9\")]\n cooldown = \"1m\"\n limit = \"3/10m\"\n}\n")
 	ok(2, "not executed yet", "apply", script)
+	write("sense \"s\" {\n files = [\"/etc/hosts\"]\n}\n")
+	ok(2, "+ sense s", "plan", script)
+	ok(0, "sense s", "apply", script)
+	ok(0, "sense/s: deleted", "delete", "sense/s", "--yes")
+	ok(1, "no such sense", "delete", "sense/s", "--yes")
 }
 
 // afar asks over the mesh port with a host's certificate.
