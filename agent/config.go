@@ -31,11 +31,13 @@ type Config struct {
 	Labels    map[string]string
 	Voter     string // auto or never
 	Ports     Ports
-	PortRange [2]int          // first and last dynamic port of copies; default 20000-29999
-	NATS      []string        // empty: embedded; else URLs of an existing NATS
-	Driver    string          // auto, process or systemd
-	AllowRun  bool            // whether reflexes may run hooks, and senses of users commands, on this host
-	Lease     topology.Timers // of singletons; default topology.DefaultTimers
+	PortRange [2]int   // first and last dynamic port of copies; default 20000-29999
+	NATS      []string // empty: embedded; else URLs of an existing NATS
+	Driver    string   // auto, process or systemd
+	AllowRun  bool     // whether reflexes may run hooks, and senses of users commands, on this host
+	// ReflexUnits are the units of systemd that reflexes may restart on this host.
+	ReflexUnits []string
+	Lease       topology.Timers // of singletons; default topology.DefaultTimers
 
 	ArtifactCache int64 // bytes that packages may have on this disk, those that are needed aside; default 10 GiB
 	ArtifactRate  int64 // bytes a second at which packages are fetched; 0: unbounded
@@ -120,6 +122,9 @@ func (c *Config) validate() error {
 	case "auto", "process", "systemd":
 	default:
 		return fmt.Errorf("driver %q: want auto, process or systemd", c.Driver)
+	}
+	if err := checkReflexUnits(c.ReflexUnits); err != nil {
+		return err
 	}
 	if err := c.Lease.Check(); err != nil {
 		return err

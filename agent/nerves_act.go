@@ -90,6 +90,9 @@ func (n *nerves) act(ctx context.Context, o reflexer.Order) (said string, err er
 	case "run":
 		return n.runHook(ctx, o)
 	}
+	if o.On.Scope == reflexes.ScopeUnit {
+		return "", n.restartUnit(ctx, o)
+	}
 	if o.Class == reflexes.ClassB {
 		return "", n.reach(ctx, o)
 	}
@@ -145,6 +148,11 @@ func (n *nerves) actOn(ctx context.Context, id workload.CopyID, o reflexer.Order
 
 // able tells why this host cannot do what a rule may, or nil.
 func (n *nerves) able(r *reflexes.Rule) error {
+	if unit := r.Unit(); unit != "" {
+		if err := n.mayRestart(unit); err != nil {
+			return err
+		}
+	}
 	for i := range r.Rungs {
 		do := r.Rungs[i].Do
 		if do.Op == "run" && !n.cfg.AllowRun {

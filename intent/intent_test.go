@@ -96,7 +96,7 @@ func TestVersionFollowsWhatACopyEmbodies(t *testing.T) {
 
 func TestNotYet(t *testing.T) {
 	in := Intents{Reflexes: []Reflex{{Name: "r", Act: []Action{{Op: "restart"}, {Op: "claim"}}}, {Name: "s", Scope: "sense:x"},
-		{Name: "u", Scope: "unit:x", Act: []Action{{Op: "emit"}, {Op: "stop", Target: "web"}, {Op: "restart"}}}}, Apps: []App{
+		{Name: "u", Scope: "unit:x", Act: []Action{{Op: "emit"}, {Op: "restart"}, {Op: "stop", Target: "web"}, {Op: "stop"}}}}, Apps: []App{
 		{Name: "all", Schedule: "@daily", Singleton: true, Once: true, Run: Run{Artifact: "./web.tar.gz"},
 			Checks:   []Check{{Type: CheckHTTP}, {Type: CheckSmoke}},
 			Reflexes: []Reflex{{Name: "x", Act: []Action{{Op: "stop"}, {Op: "emit"}, {Op: "signal"}}}, {Name: "y", Act: []Action{{Op: "claim"}}}}},
@@ -107,7 +107,7 @@ func TestNotYet(t *testing.T) {
 			Update: Update{Strategy: StrategyBlueGreen, Canary: 1, OnFailure: OnFailureForward}, Checks: []Check{{Type: CheckExec}}},
 	}}
 	want := []string{
-		"app.all.reflexes[1].act[0].op", "reflex.r.act[1].op", "reflex.u.act[2].target",
+		"app.all.reflexes[1].act[0].op", "reflex.r.act[1].op", "reflex.u.act[3].target",
 	}
 	for name, v := range map[string]Intents{"written": in, "normalized": in.Normalize()} {
 		var got []string

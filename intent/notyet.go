@@ -31,6 +31,11 @@ var laterActions = map[string]bool{
 	"claim": true,
 }
 
+// laterOnUnits are the actions that no agent takes on a unit of systemd yet.
+var laterOnUnits = map[string]bool{
+	"stop": true, "signal": true, "throttle": true,
+}
+
 // NotYet lists what of this reflex is not executed yet; its paths are relative
 // to the reflex.
 func (r Reflex) NotYet() []Problem {
@@ -40,8 +45,8 @@ func (r Reflex) NotYet() []Problem {
 		switch {
 		case laterActions[a.Op]:
 			out = append(out, Problem{index("act", i) + ".op", a.Op + " is not executed yet; remove it"})
-		case scope == "unit" && a.Op != "emit" && a.Op != "drain_self" && a.Op != "evict" && a.Target == "":
-			out = append(out, Problem{index("act", i) + ".target", a.Op + " of a unit is not executed yet; name an app, or only tell with emit"})
+		case scope == "unit" && laterOnUnits[a.Op] && a.Target == "":
+			out = append(out, Problem{index("act", i) + ".target", a.Op + " of a unit is not executed yet; name an app, or use restart() or emit"})
 		}
 	}
 	return out

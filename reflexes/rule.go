@@ -251,11 +251,33 @@ func (b *builder) edges() {
 	}
 }
 
+// restartsUnit tells whether a rung restarts the unit that the rule is about.
+func (r *Rule) restartsUnit(rung *Rung) bool {
+	return r.Scope == ScopeUnit && rung.Do.Op == "restart" && rung.Do.Target == ""
+}
+
+// Unit returns the unit of systemd that the rule may restart; empty: none.
+func (r *Rule) Unit() string {
+	for i := range r.Rungs {
+		if r.restartsUnit(&r.Rungs[i]) {
+			return r.pattern
+		}
+	}
+	return ""
+}
+
 // actions finds what the rungs act on, and how far they reach.
 func (b *builder) actions() {
 	r := b.rule
 	for i := range r.Rungs {
 		rung := &r.Rungs[i]
+		if r.restartsUnit(rung) {
+			// It is no copy, and who depends on it nobody here knows.
+			rung.op.class, rung.op.durable = ClassB, true
+			if strings.Contains(r.pattern, "*") {
+				b.fail(r.actPath(rung), "restart() of a unit needs its name, as in scope = \"unit:nginx.service\"")
+			}
+		}
 		r.class = max(r.class, rung.op.class)
 		if rung.Do.Op == "drain_self" && r.App != "" {
 			b.fail(r.actPath(rung)+".op", "drain_self empties the whole host, not only of app %s; declare the reflex outside of the app, or evict()", r.App)

@@ -110,7 +110,7 @@ func (v values) config() (agent.Config, error) {
 		Bind: v["bind"].text, Advertise: v["advertise"].text,
 		Init: v["init"].on, Seeds: v["seeds"].list, TokenFile: v["token_file"].text,
 		Labels: v["labels"].pairs, Voter: v["voter"].text, Driver: v["driver"].text,
-		AllowRun: v["allow_run"].on,
+		AllowRun: v["allow_run"].on, ReflexUnits: v["reflex_units"].list,
 	}
 	var err error
 	if cfg.Ports, err = parsePorts(v["ports"]); err != nil {

@@ -1,5 +1,6 @@
 # A unit of systemd that is not ours to restart has failed, or has been starting
-# for two minutes: nobody waits for it in silence.
+# for two minutes: nobody waits for it in silence. Where the agents' reflex_units
+# name it, a restart() after the emit() heals it.
 reflex "stuck-unit" {
   scope    = "unit:nginx.service"
   when     = "unit.state == 'failed' || unit.state == 'activating'"

@@ -24,12 +24,13 @@ const patience = 60 * time.Second
 // agent is a mesh of one host whose copies run under its systemd.
 type agent struct {
 	*Host
-	t *testing.T
+	t     *testing.T
+	flags []string
 }
 
 // startMesh boots a host and makes it a mesh.
-func startMesh(t *testing.T) agent {
-	a := agent{Boot(t, Options{}), t}
+func startMesh(t *testing.T, flags ...string) agent {
+	a := agent{Boot(t, Options{}), t, flags}
 	touch(t, "../../")
 	bin := filepath.Join(t.TempDir(), "ganglion")
 	build := exec.Command("go", "build", "-o", bin, "github.com/ganglion-mesh/ganglion/cmd/ganglion")
@@ -51,8 +52,8 @@ func startMesh(t *testing.T) agent {
 // begin starts the agent, and returns once its mesh answers.
 func (a agent) begin() {
 	a.t.Helper()
-	a.must("systemd-run", "--quiet", "--collect", "--unit=ganglion.service", "-p", "Type=notify", "-p", "NotifyAccess=main", "-p", "KillMode=process",
-		"/usr/bin/ganglion", "agent", "--init", "--advertise", "127.0.0.1")
+	a.must(append([]string{"systemd-run", "--quiet", "--collect", "--unit=ganglion.service", "-p", "Type=notify", "-p", "NotifyAccess=main", "-p", "KillMode=process",
+		"/usr/bin/ganglion", "agent", "--init", "--advertise", "127.0.0.1"}, a.flags...)...)
 	a.await("the mesh", func() error {
 		_, err := a.try("ganglion", "mesh")
 		return err
@@ -151,10 +152,10 @@ func (a agent) property(unit, name string) string {
 	return a.must("systemctl", "show", "--property="+name, "--value", unit)
 }
 
-// told returns the data of an app's events of one type.
-func (a agent) told(app, what string) (data []string) {
+// told returns the data of the events of one type that a filter lets through.
+func (a agent) told(filter, what string) (data []string) {
 	a.t.Helper()
-	for line := range strings.Lines(a.must("ganglion", "events", "-o", "json", "--since", "1h", "app."+app+".>")) {
+	for line := range strings.Lines(a.must("ganglion", "events", "-o", "json", "--since", "1h", filter)) {
 		var e struct {
 			Type string          `json:"type"`
 			Data json.RawMessage `json:"data"`
@@ -219,7 +220,7 @@ func TestJobsEndWithoutAgent(t *testing.T) {
 			if got := a.tries(app); got != tries[app] {
 				t.Errorf("life %d: %s was tried %d times, want %d", life, app, got, tries[app])
 			}
-			told := a.told(app, "exited")
+			told := a.told("app."+app+".>", "exited")
 			if len(told) != tries[app] || slices.ContainsFunc(told, func(d string) bool { return !strings.Contains(d, tells[app]) }) {
 				t.Errorf("life %d: of %s %v was told, want %d times %s", life, app, told, tries[app], tells[app])
 			}

@@ -66,19 +66,28 @@ func (b *bus) get() (*dbus.Conn, error) {
 	if b.conn != nil && b.conn.Connected() {
 		return b.conn, nil
 	}
-	line := dbus.NewSequentialSignalHandler()
-	conn, err := dbus.Dial("unix:path="+b.socket, dbus.WithSignalHandler(line))
+	conn, signals, err := dial(b.socket)
 	if err != nil {
-		return nil, fmt.Errorf("connect to PID 1: %w", err)
+		return nil, err
+	}
+	b.conn = conn.Conn
+	b.wg.Go(func() { b.read(conn, signals) })
+	return b.conn, nil
+}
+
+// dial connects to PID 1. Signals are in the order in which it has sent them.
+func dial(socket string) (connection, <-chan *dbus.Signal, error) {
+	line := dbus.NewSequentialSignalHandler()
+	conn, err := dbus.Dial("unix:path="+socket, dbus.WithSignalHandler(line))
+	if err != nil {
+		return connection{}, nil, fmt.Errorf("connect to PID 1: %w", err)
 	}
 	if err := conn.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Getuid()))}); err != nil {
-		return nil, errors.Join(fmt.Errorf("connect to PID 1: %w", err), conn.Close())
+		return connection{}, nil, errors.Join(fmt.Errorf("connect to PID 1: %w", err), conn.Close())
 	}
 	signals := make(chan *dbus.Signal, 64)
 	conn.Signal(signals)
-	b.conn = conn
-	b.wg.Go(func() { b.read(connection{conn, line}, signals) })
-	return conn, nil
+	return connection{conn, line}, signals, nil
 }
 
 // close ends the connection and joins its reader.

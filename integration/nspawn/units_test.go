@@ -1,0 +1,80 @@
+//go:build linux
+
+package nspawn
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestReflexHealsAUnit: a unit that systemd has given up on is restarted by a
+// reflex, once, where the agent's configuration names it; elsewhere the rule is off
+// and says why.
+func TestReflexHealsAUnit(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	a := startMesh(t, "--reflex-units", "flaky.service,dbus.socket")
+	unit := filepath.Join(t.TempDir(), "unit")
+	text := "[Service]\nExecStart=/bin/sh -c '[ -e /srv/ok ] || exit 1; exec sleep 86422'\nRestart=always\nRestartSec=0\n"
+	if err := os.WriteFile(unit, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"flaky.service", "other.service"} {
+		a.CopyIn(t, unit, "/etc/systemd/system/"+name, 0o644)
+	}
+	a.must("systemctl", "daemon-reload")
+	for _, name := range []string{"flaky.service", "other.service"} {
+		a.must("systemctl", "start", name)
+		a.await("systemd to give up on "+name, func() error {
+			if state := a.property(name, "ActiveState"); state != "failed" {
+				return fmt.Errorf("it is %s", state)
+			}
+			return nil
+		})
+	}
+	if _, err := a.try("systemctl", "start", "flaky.service"); err == nil && a.property("flaky.service", "Result") != "start-limit-hit" {
+		t.Error("systemd has not given up: there is nothing to show")
+	}
+	a.must("touch", "/srv/ok")
+	rule := func(name, unit string) string {
+		return fmt.Sprintf("reflex %q {\n  scope = \"unit:%s\"\n  when = \"unit.state == 'failed'\"\n  act = [restart()]\n  cooldown = \"1s\"\n  limit = \"5/1m\"\n}\n", name, unit)
+	}
+	a.apply(rule("heal-flaky", "flaky.service") + rule("heal-other", "other.service"))
+	a.await("the unit to be healed", func() error {
+		if state := a.property("flaky.service", "ActiveState"); state != "active" {
+			return fmt.Errorf("it is %s; suppressed: %v", state, a.told("reflex.heal-flaky.>", "suppressed"))
+		}
+		return nil
+	})
+	a.await("it to be told", func() error {
+		fired := a.told("reflex.heal-flaky.>", "fired")
+		if len(fired) != 1 || !strings.Contains(fired[0], `"result":"ok"`) {
+			return fmt.Errorf("fired %v", fired)
+		}
+		return nil
+	})
+	a.await("the refusal to be told", func() error {
+		if told := a.told("reflex.heal-other.>", "suppressed"); len(told) == 0 || !strings.Contains(told[0], "reflex_units") {
+			return fmt.Errorf("suppressed %v", told)
+		}
+		return nil
+	})
+	if state := a.property("other.service", "ActiveState"); state != "failed" {
+		t.Errorf("a unit that is not named was touched: it is %s", state)
+	}
+	// The budget of a mesh this small is one in ten minutes.
+	a.must("rm", "/srv/ok")
+	a.must("systemctl", "kill", "--signal=KILL", "flaky.service")
+	a.await("the want of a token to be told", func() error {
+		if told := a.told("reflex.heal-flaky.>", "suppressed"); len(told) == 0 {
+			return errors.New("nothing was suppressed")
+		}
+		return nil
+	})
+	if fired := a.told("reflex.heal-flaky.>", "fired"); len(fired) != 1 {
+		t.Errorf("a second restart within the window: %v", fired)
+	}
+}
