@@ -113,6 +113,7 @@ var endpoints = []struct {
 	{"DELETE /v1/apps/{app}", "/v1/apps/none", nil, anyMember},
 	{"GET /v1/reflexes", "", nil, anyMember},
 	{"DELETE /v1/reflexes/{name}", "/v1/reflexes/none", nil, anyMember},
+	{"DELETE /v1/senses/{name}", "/v1/senses/none", nil, anyMember},
 	{"GET /v1/local/reflexes", "", nil, anyMember},
 	{"GET /v1/local/reflexes/vars", "", nil, anyMember},
 	{"GET /v1/apps/{app}/history", "/v1/apps/none/history", nil, anyMember},
