@@ -99,7 +99,7 @@ func (b *balanceWatch) checkBegin(s *sim, p Placement, obs Observations, gate bo
 func TestRandomHistoriesRebalanced(t *testing.T) {
 	moved := 0
 	for seed := *first; seed < *first+*seeds; seed++ {
-		moved += randomHistory(t, seed, Rebalance{Moves: 5, Window: 20 * intent.Second})
+		moved += randomHistory(t, seed, Rebalance{Moves: 5, Window: 20 * intent.Second}, false)
 	}
 	t.Logf("%d copies were moved to balance in %d histories", moved, *seeds)
 	if moved < *seeds/4 {

@@ -335,13 +335,21 @@ func (s *sim) checkSnapshot() {
 // TestRandomHistories runs whole meshes through random faults and changes.
 func TestRandomHistories(t *testing.T) {
 	for seed := *first; seed < *first+*seeds; seed++ {
-		randomHistory(t, seed, Rebalance{})
+		randomHistory(t, seed, Rebalance{}, false)
+	}
+}
+
+// TestHastyHistories are those in which apps are deleted and declared anew before
+// hosts have reported what they were told.
+func TestHastyHistories(t *testing.T) {
+	for seed := *first; seed < *first+*seeds/2; seed++ {
+		randomHistory(t, seed, Rebalance{}, true)
 	}
 }
 
 // randomHistory is one of them, and tells how many copies were moved to balance.
-func randomHistory(t *testing.T, seed int, set Rebalance) int {
-	s := &sim{world: newWorld(t), rnd: rand.New(rand.NewPCG(uint64(seed), 1)), hosts: map[string]*simHost{}, excused: map[string]bool{}}
+func randomHistory(t *testing.T, seed int, set Rebalance, hasty bool) int {
+	s := &sim{hasty: hasty, world: newWorld(t), rnd: rand.New(rand.NewPCG(uint64(seed), 1)), hosts: map[string]*simHost{}, excused: map[string]bool{}}
 	s.apply(Command{Rebalance: &SetRebalance{Rebalance: set}})
 	for i, zone := range []string{"a", "b", "c", "a", "b"}[:3+s.rnd.IntN(3)] {
 		s.addHost("h"+string(rune('1'+i)), zone)

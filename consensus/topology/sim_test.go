@@ -24,6 +24,7 @@ type sim struct {
 	excused  map[string]bool // a user took copies on trial out of it by stopping them
 	balance  balanceWatch
 	quiet    bool           // do not tell the time
+	hasty    bool           // users do not wait, and reports are late
 	decided  Observations   // what the leader decided on last
 	waits    map[uint64]int // when each wait for room was first seen, by whoever led
 	mistakes []string
@@ -318,7 +319,11 @@ func (s *sim) tick() {
 // trouble is one random event.
 func (s *sim) trouble() {
 	h := s.hosts[s.names[s.rnd.IntN(len(s.names))]]
-	switch s.rnd.IntN(18) {
+	kinds := 16
+	if s.hasty {
+		kinds = 18
+	}
+	switch s.rnd.IntN(kinds) {
 	case 0, 1:
 		if !h.dead && !h.deaf {
 			h.dead, h.since = true, s.now
