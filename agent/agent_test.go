@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,7 +9,9 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,7 +38,10 @@ func startHost(t *testing.T, name string, edit func(*Config)) *host {
 		t.Fatal(err)
 	}
 	os.Chmod(dir, 0o755)
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		endCopies(t, dir)
+		os.RemoveAll(dir)
+	})
 	cfg := Config{
 		Name: name, DataDir: filepath.Join(dir, "data"), Socket: filepath.Join(dir, "s"),
 		Bind: "127.0.0.1", Advertise: "127.0.0.1", Driver: "process",
@@ -47,6 +53,22 @@ func startHost(t *testing.T, name string, edit func(*Config)) *host {
 	h := &host{cfg: cfg}
 	h.run(t)
 	return h
+}
+
+// endCopies kills what outlives the agent of a host, as it is to: its copies.
+func endCopies(t *testing.T, dir string) {
+	t.Helper()
+	mark := []byte("STATE_DIR=" + dir + "/")
+	environs, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range environs {
+		env, err := os.ReadFile(file)
+		if pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil && pid > 1 && bytes.Contains(env, mark) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
 }
 
 // run starts the agent of h, again if it has ended.
