@@ -19,15 +19,11 @@ func (s *server) postReport(r *http.Request, body []byte) (any, error) {
 	if err := decode(body, &rep); err != nil {
 		return nil, err
 	}
-	c, err := s.callerOf(r)
+	c, err := s.onlyFor(r, rep.Host, "report")
 	if err != nil {
 		return nil, err
 	}
-	own := c.isHost(rep.Host)
-	if !own && !s.vouched(r, c, rep.Host) {
-		return nil, api.Errorf(api.CodeDenied, "report for host %s: only its own agent may", shorten(rep.Host))
-	}
-	if own {
+	if c.isHost(rep.Host) {
 		rep.HostID = certID(r.TLS.PeerCertificates[0])
 	}
 	if !s.leader.leading() {

@@ -107,12 +107,8 @@ func (s *server) postLoan(r *http.Request, body []byte) (any, error) {
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
-	c, err := s.callerOf(r)
-	if err != nil {
+	if _, err := s.onlyFor(r, req.Host, "borrow"); err != nil {
 		return nil, err
-	}
-	if !c.isHost(req.Host) && !s.vouched(r, c, req.Host) {
-		return nil, api.Errorf(api.CodeDenied, "borrow for host %s: only its own agent may", shorten(req.Host))
 	}
 	if len(req.Key) > api.MaxLoanKey {
 		return nil, api.Errorf(api.CodeInvalid, "borrow: a key has at most %d bytes", api.MaxLoanKey)

@@ -125,12 +125,8 @@ func (s *server) postAct(r *http.Request, body []byte) (any, error) {
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
-	c, err := s.callerOf(r)
-	if err != nil {
+	if _, err := s.onlyFor(r, req.Host, "act"); err != nil {
 		return nil, err
-	}
-	if !c.isHost(req.Host) && !s.vouched(r, c, req.Host) {
-		return nil, api.Errorf(api.CodeDenied, "act for host %s: only its own agent may ask", shorten(req.Host))
 	}
 	return api.ApplyResponse{}, s.serveAct(r.Context(), req, r.Header.Get(api.HeaderRequest))
 }

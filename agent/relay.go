@@ -45,6 +45,16 @@ func (s *server) relayReport(r *http.Request, rep api.Report) (any, error) {
 	return api.ReportAck{Relayed: true}, nil
 }
 
+// onlyFor admits a request that only the named host's own agent may make, by itself
+// or through a voter that hands it on, and returns its caller.
+func (s *server) onlyFor(r *http.Request, host, what string) (caller, error) {
+	c, err := s.callerOf(r)
+	if err == nil && !c.isHost(host) && !s.vouched(r, c, host) {
+		err = api.Errorf(api.CodeDenied, "%s for host %s: only its own agent may", what, shorten(host))
+	}
+	return c, err
+}
+
 // vouched tells whether a voter hands on what the named host sent it. A voter is
 // known by its server in the committed quorum, and by where it calls from: a host
 // that is none does not call from a voter's address.

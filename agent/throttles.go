@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/agent/reflexer"
+	"github.com/ganglion-mesh/ganglion/durable"
 	"github.com/ganglion-mesh/ganglion/reflexes"
 	"github.com/ganglion-mesh/ganglion/workload"
 	"github.com/ganglion-mesh/ganglion/workload/program"
@@ -151,10 +152,10 @@ func (t *throttles) save() error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(t.path+".new", data, 0o600); err != nil {
+	if err := durable.Swap(t.path, data, 0o600); err != nil {
 		return fmt.Errorf("note it before it is done: %w", err)
 	}
-	return os.Rename(t.path+".new", t.path)
+	return nil
 }
 
 // tell tells the driver what counts for a copy. It is called with mu held.

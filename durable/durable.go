@@ -29,6 +29,17 @@ func Replace(path string, data []byte, mode fs.FileMode) error {
 	return SyncDir(filepath.Dir(path))
 }
 
+// Swap makes data the content of the file at path, as Replace does, but leaves it to
+// the system when it reaches the disk: it outlives this process, whole or not at
+// all, and after a loss of power it may be anything.
+func Swap(path string, data []byte, mode fs.FileMode) error {
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, data, mode); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
 // SyncDir makes what was made, renamed or removed in a directory outlive a loss of
 // power.
 func SyncDir(dir string) error {

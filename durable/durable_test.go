@@ -65,3 +65,18 @@ func only(t *testing.T, dir, name string) {
 		t.Errorf("%v, %v: want %s alone", entries, err, name)
 	}
 }
+
+func TestSwap(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	for _, content := range []string{strings.Repeat("one", 10_000), "two", ""} {
+		if err := Swap(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(path); err != nil || string(b) != content {
+			t.Errorf("%q, %v, want %q", b, err, content)
+		}
+	}
+	if err := Swap(filepath.Join(path, "below"), nil, 0o600); err == nil {
+		t.Error("below a file")
+	}
+}

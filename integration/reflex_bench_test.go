@@ -47,16 +47,13 @@ func BenchmarkReflexOnExit(b *testing.B) {
 	}
 	slices.Sort(built)
 	slices.Sort(rule)
-	us := func(d []time.Duration, q float64) float64 {
-		return float64(d[int(q*float64(len(d)-1))].Nanoseconds()) / 1e3
-	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(float64(len(rule)), "kills")
-	b.ReportMetric(us(built, .5), "built-in-p50-µs")
-	b.ReportMetric(us(built, .99), "built-in-p99-µs")
-	b.ReportMetric(us(rule, .5), "rule-p50-µs")
-	b.ReportMetric(us(rule, .99), "rule-p99-µs")
-	b.ReportMetric(us(rule, .5)-us(built, .5), "more-p50-µs")
+	b.ReportMetric(micros(built, .5), "built-in-p50-µs")
+	b.ReportMetric(micros(built, .99), "built-in-p99-µs")
+	b.ReportMetric(micros(rule, .5), "rule-p50-µs")
+	b.ReportMetric(micros(rule, .99), "rule-p99-µs")
+	b.ReportMetric(micros(rule, .5)-micros(built, .5), "more-p50-µs")
 }
 
 // BenchmarkReflexOnLink measures what a fault of the host costs until the act on it
@@ -102,12 +99,11 @@ func BenchmarkReflexOnLink(b *testing.B) {
 		}
 	}
 	slices.Sort(took)
-	us := func(q float64) float64 { return float64(took[int(q*float64(len(took)-1))].Nanoseconds()) / 1e3 }
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(float64(len(took)), "links")
-	b.ReportMetric(us(.5), "p50-µs")
-	b.ReportMetric(us(.99), "p99-µs")
-	b.ReportMetric(us(1), "max-µs")
+	b.ReportMetric(micros(took, .5), "p50-µs")
+	b.ReportMetric(micros(took, .99), "p99-µs")
+	b.ReportMetric(micros(took, 1), "max-µs")
 }
 
 // openNet opens the network of a host to work on its links.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ganglion-mesh/ganglion/durable"
 	"github.com/ganglion-mesh/ganglion/workload"
 )
 
@@ -120,8 +121,5 @@ func replaceFile(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	return durable.Swap(path, b, 0o600)
 }

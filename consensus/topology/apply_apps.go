@@ -124,7 +124,7 @@ func (t *txn) putApp(spec intent.App, c PutIntents) {
 	if c.Set != "" {
 		next.Set = c.Set
 	}
-	if next.Set == e.Set && !e.TriesAgain() && sameSpec(e.Spec, spec) {
+	if next.Set == e.Set && !e.TriesAgain() && sameStored(e.Spec, spec) {
 		return
 	}
 	next.Spec, next.Version, next.Modified = spec, version, t.index
@@ -144,7 +144,7 @@ func (t *txn) putApp(spec intent.App, c PutIntents) {
 	if next.job() || e.job() {
 		t.restop(next)
 	}
-	if !sameSpec(e.assigned(e.Version), next.assigned(e.Version)) {
+	if !sameStored(e.assigned(e.Version), next.assigned(e.Version)) {
 		for p := range prefixed(t.copies, spec.Name) {
 			t.touched[p.Host] = true
 		}
@@ -261,8 +261,8 @@ func (t *txn) forgetVersions(name string) {
 	t.apps = insert(t.apps, name, newAppEntry(next, e))
 }
 
-// sameSpec compares what would be stored, so that nil and empty are one.
-func sameSpec(a, b intent.App) bool {
+// sameStored compares what would be stored, so that nil and empty are one.
+func sameStored[T any](a, b T) bool {
 	x, errX := commandCodec.enc.Marshal(a)
 	y, errY := commandCodec.enc.Marshal(b)
 	return errX == nil && errY == nil && bytes.Equal(x, y)

@@ -1,8 +1,6 @@
 package topology
 
 import (
-	"bytes"
-
 	"github.com/ganglion-mesh/ganglion/intent"
 )
 
@@ -100,10 +98,10 @@ func (t *txn) putReflex(spec intent.Reflex, set string) {
 		if set == "" {
 			next.Set = old.Set
 		}
-		if next.Set == old.Set && sameReflex(old.Spec, spec) {
+		if next.Set == old.Set && sameStored(old.Spec, spec) {
 			return
 		}
-		if sameReflex(old.Spec, spec) { // hosts have it already
+		if sameStored(old.Spec, spec) { // hosts have it already
 			t.reflexes, t.changed = insert(t.reflexes, spec.Name, &next), true
 			return
 		}
@@ -155,11 +153,4 @@ func (t *txn) restoreReflexes(saved []Reflex) *Rejected {
 		return reject(RejectLimit, "restore: the mesh would have %d reflexes outside of apps, the limit is %d", n, MaxReflexes)
 	}
 	return nil
-}
-
-// sameReflex compares what would be stored, so that nil and empty are one.
-func sameReflex(a, b intent.Reflex) bool {
-	x, errX := commandCodec.enc.Marshal(a)
-	y, errY := commandCodec.enc.Marshal(b)
-	return errX == nil && errY == nil && bytes.Equal(x, y)
 }

@@ -147,7 +147,7 @@ func checkSaved(a App) *Rejected {
 // touched, and what has halted of it is not tried again.
 func (t *txn) takeBack(e *appEntry, saved App) *Rejected {
 	name := saved.Spec.Name
-	if !sameSpec(e.Spec, saved.Spec) {
+	if !sameStored(e.Spec, saved.Spec) {
 		if r := t.declare(saved); r != nil {
 			return r
 		}

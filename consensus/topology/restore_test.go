@@ -141,11 +141,11 @@ func checkRestored(t *rapid.T, before, after *State, c Restore, r Result) {
 		if got.Created > after.Revision() || got.Modified > after.Revision() || got.RestartAt > after.Revision() {
 			t.Fatalf("an index from the future: %+v", got)
 		}
-		if !sameSpec(got.Spec, want.Spec) || got.Set != want.Set || got.Stopped != want.Stopped || fmt.Sprint(got.StoppedCopies) != fmt.Sprint(want.StoppedCopies) {
+		if !sameStored(got.Spec, want.Spec) || got.Set != want.Set || got.Stopped != want.Stopped || fmt.Sprint(got.StoppedCopies) != fmt.Sprint(want.StoppedCopies) {
 			t.Fatalf("app %+v, the backup has %+v", got, want)
 		}
 		now, had := before.App(name)
-		if had && sameSpec(now.Spec, want.Spec) && now.Stopped == want.Stopped && fmt.Sprint(now.StoppedCopies) == fmt.Sprint(want.StoppedCopies) &&
+		if had && sameStored(now.Spec, want.Spec) && now.Stopped == want.Stopped && fmt.Sprint(now.StoppedCopies) == fmt.Sprint(want.StoppedCopies) &&
 			!reflect.DeepEqual(before.PlacementsOf(name), after.PlacementsOf(name)) {
 			t.Fatalf("%s is as it was, and yet its copies were touched", name)
 		}
@@ -286,7 +286,7 @@ func TestRestoreInTrouble(t *testing.T) {
 		}
 		s.heal()
 		for _, a := range saved.Apps() {
-			if got := s.app(a.Spec.Name); !sameSpec(got.Spec, a.Spec) && got.Rollout.Failed != a.Version {
+			if got := s.app(a.Spec.Name); !sameStored(got.Spec, a.Spec) && got.Rollout.Failed != a.Version {
 				s.mistake("%s: %+v, the backup has %+v", a.Spec.Name, got.Spec, a.Spec)
 			}
 		}

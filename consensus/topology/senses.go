@@ -1,10 +1,6 @@
 package topology
 
-import (
-	"bytes"
-
-	"github.com/ganglion-mesh/ganglion/intent"
-)
+import "github.com/ganglion-mesh/ganglion/intent"
 
 // MaxSenses is how many senses of users' own a mesh may have: every host holds
 // them all.
@@ -102,7 +98,7 @@ func (t *txn) putSense(spec intent.Sense, set string) {
 			next.Set = old.Set
 		}
 	}
-	same := ok && sameSense(old.Spec, spec)
+	same := ok && sameStored(old.Spec, spec)
 	if same && next.Set == old.Set {
 		return
 	}
@@ -144,11 +140,4 @@ func (t *txn) restoreSenses(saved []Sense) *Rejected {
 		t.putSense(x.Spec, x.Set)
 	}
 	return t.countSenses("restore")
-}
-
-// sameSense compares what would be stored, so that nil and empty are one.
-func sameSense(a, b intent.Sense) bool {
-	x, errX := commandCodec.enc.Marshal(a)
-	y, errY := commandCodec.enc.Marshal(b)
-	return errX == nil && errY == nil && bytes.Equal(x, y)
 }

@@ -145,7 +145,7 @@ func shortDigest(digest string) string { return digest[:min(len(digest), len("sh
 // adds or changes it, or has it try again. What is as it was asks for nothing.
 func (s *State) asks(spec intent.App) bool {
 	e, ok := s.apps.Get([]byte(spec.Name))
-	return !ok || !sameSpec(e.Spec, spec) || e.TriesAgain()
+	return !ok || !sameStored(e.Spec, spec) || e.TriesAgain()
 }
 
 // admit rejects an app that is to be applied if the policy does not let its

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -122,7 +121,7 @@ func (o *Own) begin(ctx context.Context, s Targeted, emit Emit) (end func()) {
 func (o *Own) keep(ctx context.Context, s Targeted, emit Emit) {
 	said := ""
 	for pause := firstRetry; ; pause = min(2*pause, slowestRetry) {
-		err := o.once(ctx, s, emit)
+		err := runOnce(ctx, s, o.cfg.Logger, emit)
 		if ctx.Err() != nil {
 			return
 		}
@@ -144,15 +143,4 @@ func (o *Own) keep(ctx context.Context, s Targeted, emit Emit) {
 			return
 		}
 	}
-}
-
-// once runs a sense once; a panic is one of its failures.
-func (o *Own) once(ctx context.Context, s Targeted, emit Emit) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			o.cfg.Logger.Error("a sense panicked", "sense", s.Name(), "panic", p, "stack", string(debug.Stack()))
-			err = fmt.Errorf("panic: %v", p)
-		}
-	}()
-	return s.Run(ctx, emit)
 }

@@ -267,7 +267,7 @@ func (s *Set) runWhileWanted(ctx context.Context, j *job, again bool) (well bool
 		}
 		cancel()
 	})
-	err = s.runSense(ctx, j)
+	err = runOnce(ctx, j.sense, s.cfg.Logger, func(facts []reflexes.Fact) { s.box.put(j.index, facts) })
 	if ctx.Err() != nil {
 		err = nil
 	} else if err == nil {
@@ -278,15 +278,15 @@ func (s *Set) runWhileWanted(ctx context.Context, j *job, again bool) (well bool
 	return well, err
 }
 
-// runSense runs a sense once; a panic is one of its failures.
-func (s *Set) runSense(ctx context.Context, j *job) (err error) {
+// runOnce runs a sense once; a panic is one of its failures.
+func runOnce(ctx context.Context, sense Sense, log *slog.Logger, emit Emit) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.cfg.Logger.Error("a sense panicked", "sense", j.sense.Name(), "panic", p, "stack", string(debug.Stack()))
+			log.Error("a sense panicked", "sense", sense.Name(), "panic", p, "stack", string(debug.Stack()))
 			err = fmt.Errorf("panic: %v", p)
 		}
 	}()
-	return j.sense.Run(ctx, func(facts []reflexes.Fact) { s.box.put(j.index, facts) })
+	return sense.Run(ctx, emit)
 }
 
 func (s *Set) mark(j *job, state State, reason string) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/ganglion-mesh/ganglion/durable"
 	"github.com/ganglion-mesh/ganglion/workload"
 )
 
@@ -186,11 +187,7 @@ func (d dirs) writeEnv(unit string, env []string) error {
 	if err != nil {
 		return err
 	}
-	path := d.envFile(unit)
-	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	return durable.Swap(d.envFile(unit), b, 0o600)
 }
 
 // forget removes what is kept of a unit that is over.
