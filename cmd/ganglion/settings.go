@@ -47,7 +47,7 @@ var settings = []setting{
 	{"artifact_cache", kindText, "disk that packages may take, those in use aside (default 10GiB)"},
 	{"artifact_rate", kindText, "how fast packages are fetched, a second: 20MiB (default unbounded)"},
 	{"driver", kindText, "auto, systemd or process (default auto)"},
-	{"allow_run", kindBool, "let reflexes run hooks on this host (default false)"},
+	{"allow_run", kindBool, "let reflexes and senses run commands on this host (default false)"},
 	{"reflex_units", kindList, "systemd units that reflexes may restart on this host (default none)"},
 }
 

@@ -32,23 +32,14 @@ func (d *Driver) Adopt(ctx context.Context) ([]workload.Handle, error) {
 			continue
 		}
 		known[u.Name] = true
-		h, err := d.adopt(ctx, u, id)
-		if err != nil {
-			return nil, fmt.Errorf("adopt %s: %w", u.Name, err)
-		}
+		h, ended, err := d.adoptRunning(ctx, u, id)
 		switch {
-		case h == nil: // it has just ended
+		case err != nil:
+			return nil, fmt.Errorf("adopt %s: %w", u.Name, err)
+		case ended:
 			over = append(over, u)
-		case h.spec.Lease == nil:
+		case h != nil:
 			handles = append(handles, h)
-		default:
-			k, err := d.adoptKeeper(ctx, h)
-			if err != nil {
-				return nil, fmt.Errorf("adopt %s: %w", u.Name, err)
-			}
-			if k != nil {
-				handles = append(handles, k)
-			}
 		}
 	}
 	for _, u := range over {
@@ -65,6 +56,25 @@ func (d *Driver) Adopt(ctx context.Context) ([]workload.Handle, error) {
 	})
 	d.forgetDropIns(known)
 	return handles, d.dirs.forgetAllBut(known)
+}
+
+// adoptRunning returns the handle of a unit that PID 1 lists as running, nil if there
+// is nothing in it to adopt, and whether it has ended since.
+func (d *Driver) adoptRunning(ctx context.Context, u listed, id workload.CopyID) (_ workload.Handle, ended bool, err error) {
+	h, err := d.adopt(ctx, u, id)
+	switch {
+	case err != nil:
+		return nil, false, err
+	case h == nil:
+		return nil, true, nil
+	case h.spec.Lease == nil:
+		return h, false, nil
+	}
+	k, err := d.adoptKeeper(ctx, h)
+	if k == nil || err != nil {
+		return nil, false, err
+	}
+	return k, false, nil
 }
 
 // settle is how long an adopted unit may be between two processes.
