@@ -45,9 +45,10 @@ bench:
 demo:
 	$(GO) run ./cmd/ganglion demo
 
-# Singletons under faults for SOAK, with the lease timers that meshes have.
+# Singletons under faults for SOAK, with the lease timers that meshes have; and
+# what a freeze and the gate held, until it is held no more.
 soak: deps
-	GANGLION_TEST_SOAK=$(SOAK) $(GO) test -count=1 -v -run '^TestSingletonsUnderFaults$$' -timeout 0 ./integration
+	GANGLION_TEST_SOAK=$(SOAK) $(GO) test -count=1 -v -run '^(TestSingletonsUnderFaults|TestFreezeAndGateHoldTheHerd)$$' -timeout 0 ./integration
 
 # Seeded bugs of the machinery of rollouts and drains, each of which random
 # histories must catch; about ten minutes.
