@@ -2,11 +2,9 @@ package senses
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/ganglion-mesh/ganglion/reflexes"
 )
@@ -22,8 +20,7 @@ type Targeted interface {
 type OwnConfig struct {
 	// Now is the boot clock; required.
 	Now Clock
-	// Logger is told of a sense that fails, once until it is another. Default:
-	// discard.
+	// Logger is told of a sense that fails as that of a Set is. Default: discard.
 	Logger *slog.Logger
 }
 
@@ -88,7 +85,6 @@ func (o *Own) Run(ctx context.Context, emit Emit) error {
 			if !there[s] {
 				end()
 				delete(running, s)
-				emit(gone(nil, s.Target(), o.cfg.Now(), s.Vars()...))
 			}
 		}
 		for _, s := range list {
@@ -106,41 +102,16 @@ func (o *Own) Run(ctx context.Context, emit Emit) error {
 
 func (o *Own) begin(ctx context.Context, s Targeted, emit Emit) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		o.keep(ctx, s, emit)
-	}()
+	k := keeper{
+		sense: s, log: o.cfg.Logger, emit: emit,
+		wish:   func() (bool, <-chan struct{}) { return true, nil }, // it ends when it is not
+		mark:   func(State, string) {},
+		forget: func() { emit(gone(nil, s.Target(), o.cfg.Now(), s.Vars()...)) },
+	}
+	var running sync.WaitGroup
+	running.Go(func() { k.run(ctx) })
 	return func() {
 		cancel()
-		<-ended
-	}
-}
-
-// keep runs one sense until ctx ends, again and again when it fails.
-func (o *Own) keep(ctx context.Context, s Targeted, emit Emit) {
-	said := ""
-	for pause := firstRetry; ; pause = min(2*pause, slowestRetry) {
-		err := runOnce(ctx, s, o.cfg.Logger, emit)
-		if ctx.Err() != nil {
-			return
-		}
-		if err == nil {
-			err = errors.New("ended by itself")
-		}
-		if err.Error() != said {
-			said = err.Error()
-			o.cfg.Logger.Warn("a sense is unavailable", "sense", s.Name(), "error", err)
-		}
-		emit(gone(nil, s.Target(), o.cfg.Now(), s.Vars()...))
-		wait := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-		case <-wait.C:
-		}
-		wait.Stop()
-		if ctx.Err() != nil {
-			return
-		}
+		running.Wait()
 	}
 }

@@ -3,7 +3,12 @@ package senses
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/ganglion-mesh/ganglion/reflexes"
 )
@@ -63,4 +68,41 @@ func TestOwn(t *testing.T) {
 	if _, err := NewOwn(OwnConfig{}); err == nil {
 		t.Error("made without a clock")
 	}
+}
+
+// TestOwnRecovers: a sense that failed for long and then was well is run again at
+// once when it fails, and of both a word is said.
+func TestOwnRecovers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said strings.Builder
+		o := must[*Own](t)(NewOwn(OwnConfig{Now: bubbleClock(), Logger: slog.New(slog.NewTextHandler(&said, nil))}))
+		p := &probed{name: "a", end: make(chan error)}
+		o.Set([]Targeted{p})
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { o.Run(ctx, func([]reflexes.Fact) {}) })
+		fail := func() (pause time.Duration) {
+			p.end <- errors.New("out of order")
+			began, before := time.Now(), p.runs
+			for synctest.Wait(); p.runs == before; synctest.Wait() {
+				time.Sleep(100 * time.Millisecond)
+			}
+			return time.Since(began)
+		}
+		for range 7 {
+			fail()
+		}
+		if long := fail(); long != slowestRetry {
+			t.Errorf("after eight failures it is run again in %s, want %s", long, slowestRetry)
+		}
+		time.Sleep(2 * slowestRetry)
+		if short := fail(); short != firstRetry {
+			t.Errorf("after it was well it is run again in %s, want %s", short, firstRetry)
+		}
+		cancel()
+		running.Wait()
+		if n, m := strings.Count(said.String(), "is unavailable"), strings.Count(said.String(), "works again"); n != 2 || m != 1 {
+			t.Errorf("%d failures and %d recoveries were said:\n%s", n, m, said.String())
+		}
+	})
 }

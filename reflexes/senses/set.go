@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -200,93 +199,15 @@ func (s *Set) Status() []Status {
 func (s *Set) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, j := range s.jobs {
-		wg.Go(func() { s.keep(ctx, j) })
+		k := keeper{
+			sense: j.sense, log: s.cfg.Logger, wish: j.wish,
+			emit:   func(facts []reflexes.Fact) { s.box.put(j.index, facts) },
+			mark:   func(state State, reason string) { s.mark(j, state, reason) },
+			forget: func() { s.box.forget(j.index, s.cfg.Now()) },
+		}
+		wg.Go(func() { k.run(ctx) })
 	}
 	wg.Wait()
-}
-
-// keep runs one sense whenever it is wanted, with back-off when it fails.
-func (s *Set) keep(ctx context.Context, j *job) {
-	pause := firstRetry
-	for {
-		wanted, changed := j.wish()
-		if !wanted {
-			s.mark(j, StateIdle, "")
-			select {
-			case <-ctx.Done():
-				return
-			case <-changed:
-			}
-			pause = firstRetry
-			continue
-		}
-		s.mark(j, StateRunning, "")
-		well, err := s.runWhileWanted(ctx, j, pause > firstRetry)
-		s.box.forget(j.index, s.cfg.Now())
-		if ctx.Err() != nil {
-			return
-		}
-		if well {
-			pause = firstRetry
-		}
-		if err == nil {
-			continue
-		}
-		s.failed(j, err, pause)
-		wait := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-		case <-changed:
-		case <-wait.C:
-		}
-		wait.Stop()
-		pause = min(2*pause, slowestRetry)
-	}
-}
-
-// runWhileWanted runs a sense until it fails or is not wanted any more, which is
-// no error. It is well when it has worked for a while, which is said if it had
-// failed before.
-func (s *Set) runWhileWanted(ctx context.Context, j *job, again bool) (well bool, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	var watch sync.WaitGroup
-	watch.Go(func() {
-		works := time.NewTimer(slowestRetry)
-		defer works.Stop()
-		for wanted, changed := j.wish(); wanted; wanted, changed = j.wish() {
-			select {
-			case <-ctx.Done():
-				return
-			case <-changed:
-			case <-works.C:
-				well = true
-				if again {
-					s.cfg.Logger.Info("a sense works again", "sense", j.sense.Name())
-				}
-			}
-		}
-		cancel()
-	})
-	err = runOnce(ctx, j.sense, s.cfg.Logger, func(facts []reflexes.Fact) { s.box.put(j.index, facts) })
-	if ctx.Err() != nil {
-		err = nil
-	} else if err == nil {
-		err = errors.New("ended by itself")
-	}
-	cancel()
-	watch.Wait()
-	return well, err
-}
-
-// runOnce runs a sense once; a panic is one of its failures.
-func runOnce(ctx context.Context, sense Sense, log *slog.Logger, emit Emit) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			log.Error("a sense panicked", "sense", sense.Name(), "panic", p, "stack", string(debug.Stack()))
-			err = fmt.Errorf("panic: %v", p)
-		}
-	}()
-	return sense.Run(ctx, emit)
 }
 
 func (s *Set) mark(j *job, state State, reason string) {
@@ -296,16 +217,6 @@ func (s *Set) mark(j *job, state State, reason string) {
 		j.since = s.cfg.Now()
 	}
 	j.state, j.reason = state, reason
-}
-
-func (s *Set) failed(j *job, err error, retry time.Duration) {
-	reason, _, _ := strings.Cut(err.Error(), "\n")
-	s.mark(j, StateUnavailable, reason)
-	level := slog.LevelDebug
-	if retry == firstRetry {
-		level = slog.LevelWarn
-	}
-	s.cfg.Logger.Log(context.Background(), level, "a sense is unavailable", "sense", j.sense.Name(), "error", err, "retry_in", retry)
 }
 
 func (j *job) want(wanted bool) {
