@@ -2,6 +2,7 @@ package expr
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -184,12 +185,16 @@ func (v *Vars) known(name string) bool {
 	}
 }
 
-// meant suggests the variable that name is probably a slip for.
+// meant suggests the variable that name is probably a slip for, or else what there
+// is to choose from.
 func (v *Vars) meant(name string) string {
 	if len(name) > MaxText {
 		return ""
 	}
 	best, least := "", 3+len(name)/8
+	kin, nearest := "", math.MaxInt // that begins with the same word
+	word, _, _ := strings.Cut(name, ".")
+	var words []string
 	for _, x := range v.list {
 		d := intent.Distance(name, x.Name)
 		if strings.HasSuffix(x.Name, "."+name) || strings.HasPrefix(x.Name, name+".") || strings.HasPrefix(x.Name, name+"_") {
@@ -198,11 +203,23 @@ func (v *Vars) meant(name string) string {
 		if d < least {
 			best, least = x.Name, d
 		}
+		first, _, _ := strings.Cut(x.Name, ".")
+		if first == word && d < nearest {
+			kin, nearest = x.Name, d
+		}
+		if !slices.Contains(words, first) {
+			words = append(words, first)
+		}
 	}
-	if best == "" {
-		return ""
+	switch {
+	case best != "":
+		return "; did you mean " + best + "?"
+	case kin != "":
+		return "; the nearest that begins with " + word + " is " + kin
+	case len(words) > 0:
+		return "; names begin with " + strings.Join(words, ", ")
 	}
-	return "; did you mean " + best + "?"
+	return ""
 }
 
 func clip(s string) string {

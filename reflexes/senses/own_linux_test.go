@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,7 +17,7 @@ import (
 // probed is a sense that tells how often it was run, and can be made to fail.
 type probed struct {
 	name string
-	runs int64
+	runs atomic.Int64
 	end  chan error
 }
 
@@ -27,8 +28,8 @@ func (c *probed) Target() reflexes.Target {
 }
 
 func (c *probed) Run(ctx context.Context, emit Emit) error {
-	c.runs++
-	emit([]reflexes.Fact{fact(reflexes.SenseValue, c.Target(), reflexes.Float(float64(c.runs)), bootNow())})
+	n := c.runs.Add(1)
+	emit([]reflexes.Fact{fact(reflexes.SenseValue, c.Target(), reflexes.Float(float64(n)), bootNow())})
 	select {
 	case <-ctx.Done():
 		return nil
@@ -83,8 +84,8 @@ func TestOwnRecovers(t *testing.T) {
 		running.Go(func() { o.Run(ctx, func([]reflexes.Fact) {}) })
 		fail := func() (pause time.Duration) {
 			p.end <- errors.New("out of order")
-			began, before := time.Now(), p.runs
-			for synctest.Wait(); p.runs == before; synctest.Wait() {
+			began, before := time.Now(), p.runs.Load()
+			for synctest.Wait(); p.runs.Load() == before; synctest.Wait() {
 				time.Sleep(100 * time.Millisecond)
 			}
 			return time.Since(began)
