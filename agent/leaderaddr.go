@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -104,4 +106,21 @@ func (m *member) sliceAddrs() []string {
 		}
 	}
 	return out
+}
+
+// inTurn asks whoever may lead, or hand on what this host has for the leader, one
+// after the other until ask says that it is settled or ctx ends, each for so long at
+// most: one that hangs leaves time for another. It returns what the last one said.
+func (m *member) inTurn(ctx context.Context, each time.Duration, ask func(ctx context.Context, addr string) (settled bool, err error)) error {
+	err := errors.New("no voter is reachable")
+	for _, addr := range m.sliceAddrs() {
+		var settled bool
+		one, cancel := context.WithTimeout(ctx, each)
+		settled, err = ask(one, addr)
+		cancel()
+		if settled || ctx.Err() != nil {
+			break
+		}
+	}
+	return err
 }

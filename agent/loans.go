@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -148,14 +147,12 @@ func (m *member) askLoan(ctx context.Context, req api.LoanRequest) (resp api.Loa
 	if m.leader.leading() {
 		return m.lender.serve(ctx, req)
 	}
-	err = errors.New("borrow: no voter is reachable")
-	for _, addr := range m.sliceAddrs() {
-		each, cancel := context.WithTimeout(ctx, borrowPatience/3)
-		err = m.links.client(addr).Post(each, "/v1/loan", nil, req, &resp)
-		cancel()
-		if err == nil || ctx.Err() != nil {
-			break
-		}
+	err = m.inTurn(ctx, borrowPatience/3, func(ctx context.Context, addr string) (bool, error) {
+		err := m.links.client(addr).Post(ctx, "/v1/loan", nil, req, &resp)
+		return err == nil, err
+	})
+	if err != nil {
+		err = fmt.Errorf("borrow: %w", err)
 	}
 	return resp, err
 }

@@ -97,7 +97,7 @@ func (n *nerves) reach(ctx context.Context, o reflexer.Order) error {
 // askAct tries voters until one has had it done, or has refused. Under one key it is
 // done once.
 func (m *member) askAct(ctx context.Context, req api.ActRequest, key string) error {
-	err := errors.New(req.Op + ": no voter is reachable")
+	var err error
 	for ctx.Err() == nil {
 		if m.leader.leading() {
 			err = m.serveAct(ctx, req, key)
@@ -106,17 +106,22 @@ func (m *member) askAct(ctx context.Context, req api.ActRequest, key string) err
 				return err
 			}
 		}
-		for _, addr := range m.sliceAddrs() {
-			each, cancel := context.WithTimeout(ctx, reachPatience/3)
-			err = m.links.client(addr).PostOnce(each, "/v1/act", key, req, nil)
-			cancel()
-			if code := api.CodeOf(err); err == nil || code == api.CodeRejected || code == api.CodeNotFound || code == api.CodeInvalid || code == api.CodeDenied {
-				return err
-			}
+		settled := false
+		err = m.inTurn(ctx, reachPatience/3, func(ctx context.Context, addr string) (bool, error) {
+			err := m.links.client(addr).PostOnce(ctx, "/v1/act", key, req, nil)
+			code := api.CodeOf(err)
+			settled = err == nil || code == api.CodeRejected || code == api.CodeNotFound || code == api.CodeInvalid || code == api.CodeDenied
+			return settled, err
+		})
+		if settled {
+			return err
 		}
 		sleep(ctx, time.Second)
 	}
-	return err
+	if err == nil {
+		err = ctx.Err()
+	}
+	return fmt.Errorf("%s: %w", req.Op, err)
 }
 
 // postAct does what a reflex of a host asks for: only that host itself may ask.
@@ -145,6 +150,9 @@ func (m *member) serveAct(ctx context.Context, req api.ActRequest, key string) e
 	state, err := m.settled(ctx)
 	if err != nil {
 		return err
+	}
+	if req.Loan == 0 { // the log would take it for what a person asks for
+		return api.Errorf(api.CodeInvalid, "%s for host %s: no token of the budget pays for it", shorten(req.Op), shorten(req.Host))
 	}
 	var cmd topology.Command
 	switch req.Op {

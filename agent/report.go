@@ -72,26 +72,18 @@ func (r *reporter) send(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	for _, addr := range r.sliceAddrs() { // another voter hands it on, if the leader cannot be reached
-		actx, cancel := context.WithTimeout(ctx, time.Second)
+	// Another voter hands it on, if the leader cannot be reached.
+	return r.inTurn(ctx, time.Second, func(ctx context.Context, addr string) (bool, error) {
 		var ack api.ReportAck
-		err := r.links.client(addr).Post(actx, "/v1/report", nil, rep, &ack)
+		err := r.links.client(addr).Post(ctx, "/v1/report", nil, rep, &ack)
 		r.freezeAck(ack)
-		cancel()
-		if err == nil && ack.Relayed { // the next one tries the leader itself again
-			r.compass.wrong(addr)
-			return true
-		}
-		if err == nil {
+		if err == nil && !ack.Relayed {
 			r.compass.set(addr)
-			return true
+		} else { // the next one tries the leader itself again
+			r.compass.wrong(addr)
 		}
-		r.compass.wrong(addr)
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return false
+		return err == nil, err
+	}) == nil
 }
 
 func (r *reporter) report() api.Report {

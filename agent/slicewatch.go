@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"net/url"
 	"strconv"
 	"sync"
@@ -116,16 +115,14 @@ func (w *sliceWatch) read(ctx context.Context, q url.Values) (sl topology.Slice,
 	cur := w.slice()
 	q.Set("era", strconv.FormatUint(cur.Era, 10))
 	q.Set("index", strconv.FormatUint(cur.Index, 10))
-	err = errors.New("no voter is reachable")
-	for _, addr := range w.sliceAddrs() {
-		rctx, cancel := context.WithTimeout(ctx, sliceWait+5*time.Second)
-		err = w.links.client(addr).Get(rctx, "/v1/slice", q, &sl)
-		cancel()
-		if err == nil {
-			return sl, nil
-		}
+	err = w.inTurn(ctx, sliceWait+5*time.Second, func(ctx context.Context, addr string) (bool, error) {
+		err := w.links.client(addr).Get(ctx, "/v1/slice", q, &sl)
+		return err == nil, err
+	})
+	if err != nil {
+		return topology.Slice{}, err
 	}
-	return topology.Slice{}, err
+	return sl, nil
 }
 
 // accept makes sl the present slice if it is newer, first on disk, and hands it

@@ -19,6 +19,7 @@ type Authority struct {
 	GateShut   bool          // too many hosts look unhealthy to this one
 	Needless   bool          // what the act is for is so already, or under way
 	Asking     bool          // a leader is being asked for its permit and a token, or will be if one is missing: nothing is told yet
+	AskAt      Boot          // when a leader is asked again, if not now
 	Lacks      string        // what a leader said when it lent no token, or why none could be asked
 	PermitAge  time.Duration // how long ago a leader last permitted class B
 	Permitted  bool          // a leader ever did, in this boot
@@ -64,7 +65,7 @@ func (e *Engine) Permit(now Boot, f Firing, a Authority) (Act, bool) {
 		r = e.allowed(now, in, a)
 		retry = now + time.Second
 		if r == ReasonTokens || r == ReasonDeadMan {
-			in.lacks = a.Lacks
+			in.lacks, retry = a.Lacks, max(retry, a.AskAt) // or with any answer: see Lend
 		}
 	}
 	switch {

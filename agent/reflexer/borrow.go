@@ -54,7 +54,7 @@ func (r *Reflexer) authorize(f reflexes.Firing, a reflexes.Authority) reflexes.A
 	}
 	p, now := &r.purse, r.now()
 	a.Asking = p.asking || now >= p.next
-	a.Permitted, a.PermitAge, a.Lacks = p.permitted, now-p.permit, p.lacks
+	a.Permitted, a.PermitAge, a.Lacks, a.AskAt = p.permitted, now-p.permit, p.lacks, p.next
 	return a
 }
 

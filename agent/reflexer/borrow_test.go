@@ -140,6 +140,13 @@ func TestNoToken(t *testing.T) {
 		if n := strings.Count(l.kinds(), "suppressed"); n > 12 {
 			t.Errorf("told %d times in ten minutes", n)
 		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, o := range l.told { // it is tried again when a leader is asked again, and says so
+			if o.Reason == reflexes.ReasonTokens && (o.Retry-o.At < 2*time.Second || o.Retry-o.At > longestWait) {
+				t.Errorf("tried again in %s: %+v", o.Retry-o.At, o)
+			}
+		}
 	})
 }
 
