@@ -46,8 +46,10 @@ demo:
 	$(GO) run ./cmd/ganglion demo
 
 # Singletons under faults for SOAK, with the lease timers that meshes have; and
-# what a freeze and the gate held, until it is held no more.
+# what a freeze and the gate held, until it is held no more. Before that, ten
+# thousand histories of the budget, the brake and the gate.
 soak: deps
+	GANGLION_SEEDS=10 $(GO) test -count=1 -v -run '^TestBudgetFreezeAndGateHold$$' ./agent/leases
 	GANGLION_TEST_SOAK=$(SOAK) $(GO) test -count=1 -v -run '^(TestSingletonsUnderFaults|TestFreezeAndGateHoldTheHerd)$$' -timeout 0 ./integration
 
 # Seeded bugs of the machinery of rollouts and drains, each of which random

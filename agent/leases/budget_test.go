@@ -314,7 +314,7 @@ func seedsOf(n uint64) uint64 {
 func TestBudgetFreezeAndGateHold(t *testing.T) {
 	rule := fleeRule(t)
 	acts := 0
-	seeds := seedsOf(300)
+	seeds := seedsOf(1000)
 	for seed := range seeds {
 		m := newBudgetMesh(rule, seed, sound)
 		if broken := m.run(); broken != "" {
