@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"context"
 	"net/http"
+	"path/filepath"
 	"slices"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
@@ -9,6 +11,8 @@ import (
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/events"
 	"github.com/ganglion-mesh/ganglion/intent"
+	"github.com/ganglion-mesh/ganglion/reflexes"
+	"github.com/ganglion-mesh/ganglion/reflexes/senses"
 	"github.com/ganglion-mesh/ganglion/trust"
 	"github.com/ganglion-mesh/ganglion/workload"
 )
@@ -16,7 +20,7 @@ import (
 // openBrake loads what is frozen, before anything acts.
 func (m *member) openBrake() (err error) {
 	m.brake, err = brake.New(brake.Config{
-		Identity: m.id, File: m.store.path(askFreeze), Logger: m.log,
+		Identity: m.id, File: m.store.path(askFreeze), Watch: m.watchAsk, Logger: m.log,
 		Load: func() (records [][]byte, err error) { return records, m.store.load(fileFreeze, &records) },
 		Save: func(records [][]byte) error { return m.store.save(fileFreeze, records) },
 		Revoked: func(key []byte) bool {
@@ -28,6 +32,19 @@ func (m *member) openBrake() (err error) {
 		m.pool.OnNote(m.brake.Hear)
 	}
 	return err
+}
+
+// watchAsk tells when the file that asks for a freeze may be there.
+func (m *member) watchAsk(ctx context.Context, there func()) error {
+	path, err := filepath.Abs(m.store.path(askFreeze))
+	if err != nil {
+		return err
+	}
+	files, err := senses.NewFiles(senses.FilesConfig{Target: askFreeze, Paths: []string{path}, Now: func() reflexes.Boot { return m.bootTime() }})
+	if err != nil {
+		return err
+	}
+	return files.Run(ctx, func([]reflexes.Fact) { there() })
 }
 
 // tellFreeze tells what has become of the brake on this host.

@@ -320,6 +320,58 @@ func TestFileFreezes(t *testing.T) {
 	})
 }
 
+// Who watches the file tells of it at once; where nobody can, it is looked for.
+func TestFileIsWatched(t *testing.T) {
+	m := newMesh(t, "mesh-a")
+	file, id := filepath.Join(t.TempDir(), "freeze"), m.host("h1")
+	for name, fails := range map[string]bool{"watched": false, "cannot be watched": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := disk{}
+				cfg := d.config(id, file)
+				news := make(chan struct{})
+				cfg.Watch = func(ctx context.Context, there func()) error {
+					if fails {
+						return errors.New("no inotify")
+					}
+					for {
+						select {
+						case <-news:
+							there()
+						case <-ctx.Done():
+							return nil
+						}
+					}
+				}
+				k, err := New(cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error)
+				go func() { done <- k.Run(ctx) }()
+				synctest.Wait()
+				if err := os.WriteFile(file, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if fails {
+					time.Sleep(2 * lookEvery)
+				} else {
+					news <- struct{}{}
+					synctest.Wait()
+				}
+				if got := show(k.View()); got != "frozen 1 hard false apps [] by h1" {
+					t.Error(got)
+				}
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
 func TestTooManyApps(t *testing.T) {
 	m := newMesh(t, "mesh-a")
 	var d disk

@@ -19,7 +19,8 @@ import (
 )
 
 const (
-	// lookEvery is how often the file is looked for that asks for a freeze.
+	// lookEvery is how often the file that asks for a freeze is looked for where
+	// nobody tells that it is there.
 	lookEvery = 500 * time.Millisecond
 	// maxWaiting bounds records that wait to be checked; those that find no room
 	// come again.
@@ -38,6 +39,9 @@ type Config struct {
 	// File asks for a freeze by being there: for hands that have nothing else left.
 	// It is taken and removed. Empty: there is none.
 	File string
+	// Watch calls there whenever File may have come to be, until ctx ends. There does
+	// not block. Where Watch is nil or fails, File is looked for twice a second.
+	Watch func(ctx context.Context, there func()) error
 	// Revoked tells of a host's public key whether the host was removed.
 	Revoked func(key []byte) bool
 	// Spread is told all that is known, after each change and once at the start. It
@@ -215,8 +219,17 @@ func (k *Keeper) Hear(record []byte) {
 // Run takes in what was heard, and the file, until ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
 	k.cfg.Spread(k.Records())
-	look := time.NewTicker(lookEvery)
-	defer look.Stop()
+	there := make(chan struct{}, 1)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() {
+		k.await(ctx, func() {
+			select {
+			case there <- struct{}{}:
+			default:
+			}
+		})
+	})
 	for {
 		select {
 		case <-ctx.Done():
@@ -225,10 +238,35 @@ func (k *Keeper) Run(ctx context.Context) error {
 			if err := k.Merge([][]byte{b}); err != nil {
 				k.cfg.Logger.Debug("freeze not taken", "error", err)
 			}
-		case <-look.C:
+		case <-there:
 			if err := k.look(); err != nil {
 				k.cfg.Logger.Error("asked to freeze by a file", "file", k.cfg.File, "error", err)
 			}
+		}
+	}
+}
+
+// await calls there whenever the file that asks for a freeze may be there, until
+// ctx ends.
+func (k *Keeper) await(ctx context.Context, there func()) {
+	if k.cfg.File == "" {
+		return
+	}
+	if k.cfg.Watch != nil {
+		err := k.cfg.Watch(ctx, there)
+		if ctx.Err() != nil {
+			return
+		}
+		k.cfg.Logger.Warn("the file that asks for a freeze cannot be watched: it is looked for instead", "file", k.cfg.File, "every", lookEvery, "error", err)
+	}
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-look.C:
+			there()
+		case <-ctx.Done():
+			return
 		}
 	}
 }

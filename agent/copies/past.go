@@ -21,13 +21,14 @@ func (r *runner) bestReady(st workload.Status) time.Duration {
 
 // lastOutput is the end of what a copy that cannot work, or was well and is no
 // more, has written. It is read when that is found, because the copy may be gone
-// soon after.
+// soon after; where it is empty, once more for each start.
 func (r *runner) lastOutput(st workload.Status) string {
 	switch {
 	case !st.Failed && st.Lapse.After == 0:
-		r.last, r.lapse = "", workload.Lapse{}
-	case r.m.cfg.LastOutput != nil && st.Starts > 0 && (r.last == "" || r.lapse != st.Lapse):
-		r.last, r.lapse = r.m.cfg.LastOutput(r.id), st.Lapse
+		r.last, r.lapse, r.lastStart = "", workload.Lapse{}, 0
+	case r.m.cfg.LastOutput == nil || st.Starts == 0:
+	case r.lapse != st.Lapse, r.last == "" && r.lastStart != st.Starts:
+		r.last, r.lapse, r.lastStart = r.m.cfg.LastOutput(r.id), st.Lapse, st.Starts
 	}
 	return r.last
 }

@@ -56,17 +56,18 @@ type runner struct {
 	end    *workload.End // that came while no agent ran; nil: none did
 	owes   bool          // the driver may keep how it ended
 
-	life    context.Context // of the running instance
-	endLife context.CancelFunc
-	probes  []probe
-	results chan probed
-	smoke   smoke
-	smoked  chan smoke
-	best    time.Duration  // longest time that bestOf was ready
-	bestOf  uint64         // generation
-	last    string         // last output of a generation that cannot work, or lapsed
-	lapse   workload.Lapse // that last was read for
-	probers sync.WaitGroup
+	life      context.Context // of the running instance
+	endLife   context.CancelFunc
+	probes    []probe
+	results   chan probed
+	smoke     smoke
+	smoked    chan smoke
+	best      time.Duration  // longest time that bestOf was ready
+	bestOf    uint64         // generation
+	last      string         // last output of a generation that cannot work, or lapsed
+	lapse     workload.Lapse // that last was read for
+	lastStart int            // of the copy, when last was read
+	probers   sync.WaitGroup
 }
 
 // mail is what the Manager has for a runner: the order that counts, nil if the

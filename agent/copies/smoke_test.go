@@ -56,3 +56,35 @@ func TestTheLastOutputOfACopyThatFails(t *testing.T) {
 		t.Errorf("a copy that died and is well again: %+v", rep)
 	}
 }
+
+// Reading output is dear, and a copy in trouble publishes much: what is silent is
+// read once for each start.
+func TestTheLastOutputIsReadOnce(t *testing.T) {
+	reads, said := 0, ""
+	r := &runner{id: copyOf("web", 0), m: &Manager{cfg: Config{LastOutput: func(workload.CopyID) string { reads++; return said }}}}
+	look := func(st workload.Status, text string, n int) {
+		t.Helper()
+		for range 3 {
+			if got := r.lastOutput(st); got != text {
+				t.Errorf("%+v: %q", st, got)
+			}
+		}
+		if reads != n {
+			t.Errorf("%+v: read %d times, want %d", st, reads, n)
+		}
+	}
+	lapse := func(d time.Duration, starts int) workload.Status {
+		return workload.Status{Starts: starts, Lapse: workload.Lapse{After: d}}
+	}
+	look(workload.Status{Starts: 1}, "", 0)
+	look(workload.Status{Failed: true}, "", 0) // never started
+	look(lapse(time.Minute, 1), "", 1)
+	look(lapse(time.Minute, 2), "", 2) // silent: the next may say something
+	said = "no such database"
+	look(lapse(time.Minute, 3), said, 3)
+	said = "later words"
+	look(lapse(time.Minute, 4), "no such database", 3) // what was found first counts
+	look(lapse(time.Hour, 4), "later words", 4)
+	look(workload.Status{Starts: 5}, "", 4)
+	look(lapse(time.Minute, 5), "later words", 5)
+}

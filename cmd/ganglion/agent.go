@@ -187,6 +187,7 @@ func parseNATS(v value) ([]string, error) {
 // one by itself again in this life.
 func runAgent(ctx context.Context, cfg agent.Config) error {
 	raisePriority(cfg.Logger)
+	relaxTimers(cfg.Logger)
 	var telling sync.WaitGroup
 	defer telling.Wait() // else we could be gone before it is told
 	ending, stop := context.WithCancel(ctx)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,29 @@ import (
 // are all taken, what heals it must not stand in the queue. Copies start at
 // ordinary priority.
 const agentNice = -20
+
+// agentSlack is how late a sleep of the agent's threads may end. What an idle agent
+// costs is wake-ups, most of them naps of 20 µs by which the Go runtime waits for
+// its own threads; with the kernel's 50 µs of slack an idle agent was switched to
+// half as often again, and what answered an exit was in the way of it more often.
+// Nothing that the agent does waits for less than milliseconds.
+const agentSlack = time.Millisecond
+
+// relaxTimers gives every thread of this process agentSlack; later ones inherit
+// it, copies never do (see program.ConfineThread). An agent without the right to it
+// (CAP_SYS_NICE) runs as it is.
+func relaxTimers(log *slog.Logger) {
+	tasks, err := os.ReadDir("/proc/self/task")
+	for _, t := range tasks {
+		e := os.WriteFile("/proc/"+t.Name()+"/timerslack_ns", []byte(strconv.FormatInt(agentSlack.Nanoseconds(), 10)), 0)
+		if e != nil && !errors.Is(e, fs.ErrNotExist) && err == nil { // a thread may have ended
+			err = e
+		}
+	}
+	if err != nil {
+		log.Debug("let the agent's timers be late", "error", err)
+	}
+}
 
 // raisePriority gives every thread of this process agentNice; later ones inherit
 // it. An agent without the right to it runs as it is.

@@ -245,3 +245,31 @@ func TestOOMScore(t *testing.T) {
 	}
 	stop(t, h, 0)
 }
+
+// Threads of an agent may have all the time in the world; copies' timers are as
+// exact as ever.
+func TestTimerSlack(t *testing.T) {
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		path := "/proc/" + task.Name() + "/timerslack_ns"
+		before, err := os.ReadFile(path)
+		if err == nil {
+			err = os.WriteFile(path, []byte("77000"), 0)
+		}
+		if err != nil {
+			t.Skipf("needs the right to set the slack of threads: %v", err)
+		}
+		defer os.WriteFile(path, before, 0)
+	}
+	d := fresh(t, Config{})
+	s := shell(1, "cat /proc/self/timerslack_ns")
+	if e := exitFrom(t, start(t, d, s, 1)); e.Code != 0 {
+		t.Fatalf("exit %+v", e)
+	}
+	if out := printed(t, d, s.ID); out != "50000" {
+		t.Errorf("a copy's timer slack is %q ns", out)
+	}
+}

@@ -17,6 +17,9 @@ type Confinement struct {
 	KeepClass  bool // leave them the scheduling class of the thread
 }
 
+// defaultTimerSlack is what the kernel gives its first process, in nanoseconds.
+const defaultTimerSlack = 50_000
+
 // ConfineThread sets what children of the calling thread inherit: Go's fork and
 // exec cannot set no_new_privs, the bounding set or the umask of a child, but
 // all belong to threads and are inherited. The goroutine must have locked its
@@ -33,6 +36,8 @@ func ConfineThread(c Confinement) (warn, err error) {
 		attr.Flags |= unix.SCHED_FLAG_RESET_ON_FORK
 		_ = unix.SchedSetAttr(0, attr, 0)
 	}
+	// Nor are their timers as late as the agent's may be.
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, defaultTimerSlack, 0, 0, 0)
 	if c.Plain {
 		return warn, nil
 	}
