@@ -64,7 +64,7 @@ func (m *member) observations(state *topology.State) topology.Observations {
 	obs := m.obs.observe(state.Hosts(), m.pool.Members(), now)
 	m.lessor.observe(&obs, state, m.obs)
 	m.leader.steady.observe(&obs, state, now)
-	obs.Freeze = freezeOf(m.brake.View())
+	obs.Freeze, obs.Leader = freezeOf(m.brake.View()), m.cfg.Name
 	if d := m.leader.last.Load(); d != nil {
 		obs.GateShut = d.GateShut // so that status says why nothing moves
 	}
@@ -90,7 +90,11 @@ func (s *server) postApply(r *http.Request, body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	put := topology.PutIntents{Intents: in, Set: req.Set, Prune: req.Prune, Expect: map[string]uint64{}, At: time.Now().Unix()}
+	far, err := api.Far(in)
+	if err != nil {
+		return nil, err
+	}
+	put := topology.PutIntents{Intents: in, Set: req.Set, Prune: req.Prune, Expect: map[string]uint64{}, At: time.Now().Unix(), Far: far}
 	changes := append([]intent.Change{}, topology.Changes(state, put)...)
 	resp := api.ApplyResponse{Revision: state.Revision(), Changes: changes, Versions: map[string]string{}, Warnings: warnings}
 	for _, app := range in.Apps {
@@ -108,7 +112,7 @@ func (s *server) postApply(r *http.Request, body []byte) (any, error) {
 		old, _ := state.Sense(x.Name)
 		put.Expect[topology.SenseKey(x.Name)] = old.Modified
 	}
-	if len(changes) == 0 && !haltedBefore(state, in) {
+	if len(changes) == 0 && !haltedBefore(state, in) && !state.Reverted(in) {
 		return resp, nil // nothing to commit
 	}
 	res, err := s.commit(r, topology.Command{PutIntents: &put})
@@ -116,10 +120,25 @@ func (s *server) postApply(r *http.Request, body []byte) (any, error) {
 		return nil, err
 	}
 	resp.Revision = res.Revision
+	s.stagedBy(res.Revision, &resp)
 	for _, c := range changes {
 		s.teller.intent(c, res.Revision)
 	}
 	return resp, nil
+}
+
+// stagedBy says which reflexes an apply has staged.
+func (s *server) stagedBy(index uint64, resp *api.ApplyResponse) {
+	node := s.raft.node()
+	if node == nil {
+		return
+	}
+	state := node.State()
+	for _, st := range state.Stages() {
+		if st.Begun == index {
+			resp.Staged, resp.Stage = append(resp.Staged, st.Rule), state.ReflexStage().String()
+		}
+	}
 }
 
 // declaredIn is what users have declared.

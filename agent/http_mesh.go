@@ -27,7 +27,7 @@ func (s *server) getMesh(r *http.Request, _ []byte) (any, error) {
 	}
 	m := api.Mesh{
 		ID: state.MeshID(), Name: state.MeshName(), Revision: state.Revision(), Voters: []string{},
-		Rebalance: state.Rebalance().String(),
+		Rebalance: state.Rebalance().String(), ReflexStage: state.ReflexStage().String(),
 	}
 	for _, p := range s.quorum() {
 		if p.Leader {

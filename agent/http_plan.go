@@ -32,7 +32,11 @@ func (s *server) postPlan(r *http.Request, body []byte) (any, error) {
 	}
 	what := topology.WhatIf{Lose: req.Lose, Drain: req.Drain, Voters: s.voterNames()}
 	if len(in.Apps)+len(in.Reflexes)+len(in.Senses) > 0 || req.Prune {
-		what.Put = &topology.PutIntents{Intents: in, Set: req.Set, Prune: req.Prune}
+		far, err := api.Far(in)
+		if err != nil {
+			return nil, err
+		}
+		what.Put = &topology.PutIntents{Intents: in, Set: req.Set, Prune: req.Prune, Far: far}
 	}
 	preview := topology.Plan(state, obs, what)
 	if preview.Err != nil {

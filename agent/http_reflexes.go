@@ -34,6 +34,11 @@ func (s *server) getReflexes(r *http.Request, _ []byte) (any, error) {
 			out = append(out, api.ShowReflex(r, a.Spec.Name))
 		}
 	}
+	for i, r := range out {
+		if st, ok := state.Stage(api.RuleName(r.Name, r.App)); ok {
+			out[i].Stage = st.String() + s.leader.awaits(st.Rule)
+		}
+	}
 	return out, nil
 }
 
@@ -74,7 +79,9 @@ func (s *server) getLocalReflexes(r *http.Request, _ []byte) (any, error) {
 	if name == "" {
 		return all, nil
 	}
-	mine := slices.DeleteFunc(all, func(l api.LocalReflex) bool { return l.Name != name && api.RuleName(l.Name, l.App) != name })
+	mine := slices.DeleteFunc(all, func(l api.LocalReflex) bool {
+		return plainRule(l.Name) != name && api.RuleName(plainRule(l.Name), l.App) != name
+	})
 	if len(mine) == 0 {
 		return nil, api.Errorf(api.CodeNotFound, "find reflex %q on host %s: it has none of that name (ganglion reflex list)", shorten(name), s.cfg.Name)
 	}

@@ -168,7 +168,7 @@ func (l *leaderLoop) step(ctx context.Context, node *consensus.Node, state *topo
 	l.lender.look(state)
 	l.steady.observe(&obs, state, now)
 	brakes := l.brake.View()
-	obs.Freeze = freezeOf(brakes)
+	obs.Freeze, obs.Leader = freezeOf(brakes), l.teller.host
 	l.probes.look(ctx, obs, members, now)
 	l.teller.obs = obs
 	l.teller.doubts(obs, state.Revision())
@@ -204,6 +204,18 @@ func (l *leaderLoop) step(ctx context.Context, node *consensus.Node, state *topo
 // leading tells whether this host leads and has passed its barrier, so that
 // its observations are of use.
 func (l *leaderLoop) leading() bool { return l.current.Load() != 0 }
+
+// awaits says what a staged reflex waits for.
+func (l *leaderLoop) awaits(rule string) string {
+	if d := l.last.Load(); d != nil {
+		for _, w := range d.Stages {
+			if w.Rule == rule {
+				return "; " + w.Why
+			}
+		}
+	}
+	return ""
+}
 
 // gate remembers what one observation cannot tell: that the population gate was
 // shut, and for how long it could have opened (S9). It outlives terms of office.

@@ -91,11 +91,25 @@ func (l *lender) refuses(state *topology.State, req api.LoanRequest, returned []
 	if why := l.held(); why != "" {
 		return why
 	}
+	if why := stagedOut(state, req); why != "" {
+		return why
+	}
 	again := slices.ContainsFunc(state.Loans(), func(o topology.Loan) bool { return o.Host == req.Host && o.Boot == req.Boot && o.Settled == 0 })
 	if free := state.Free(returned); free < req.Tokens && !again {
 		return fmt.Sprintf("of the mesh's budget of %d in %s all is lent, or was spent", topology.Budget(len(state.Hosts())), topology.BudgetWindow)
 	}
 	return ""
+}
+
+// stagedOut says why none of the rules for which a host asks is in force there, or
+// "".
+func stagedOut(state *topology.State, req api.LoanRequest) (why string) {
+	for _, ref := range req.For {
+		if why = state.Refuses(ref, req.Host); why == "" {
+			return ""
+		}
+	}
+	return why
 }
 
 // postLoan lends tokens to a host, and takes its word of those that it had. Another
@@ -112,6 +126,9 @@ func (s *server) postLoan(r *http.Request, body []byte) (any, error) {
 	if len(req.Key) > api.MaxLoanKey {
 		return nil, api.Errorf(api.CodeInvalid, "borrow: a key has at most %d bytes", api.MaxLoanKey)
 	}
+	if len(req.For) > api.MaxLoanRules {
+		return nil, api.Errorf(api.CodeInvalid, "borrow: for %d reflexes at once, the limit is %d", len(req.For), api.MaxLoanRules)
+	}
 	if len(req.Settled) > api.MaxSettled {
 		return nil, api.Errorf(api.CodeInvalid, "borrow: %d loans are settled at once, the limit is %d", len(req.Settled), api.MaxSettled)
 	}
@@ -124,6 +141,7 @@ type loanAsk struct {
 	tokens  int
 	key     string
 	asked   reflexes.Boot
+	rules   []topology.RuleRef // that want to act
 	settled []api.SettledLoan
 }
 
@@ -133,7 +151,7 @@ type loanAsk struct {
 // lent.
 func (m *member) borrow(ctx context.Context, a loanAsk) (loan reflexes.Loan, resp api.LoanResponse, err error) {
 	boot, _ := m.cfg.bootClock()()
-	req := api.LoanRequest{Host: m.cfg.Name, Boot: boot, Tokens: a.tokens, Key: a.key, Settled: a.settled}
+	req := api.LoanRequest{Host: m.cfg.Name, Boot: boot, Tokens: a.tokens, Key: a.key, For: a.rules, Settled: a.settled}
 	ctx, cancel := context.WithTimeout(ctx, borrowPatience)
 	defer cancel()
 	if resp, err = m.askLoan(ctx, req); err != nil || resp.Tokens == 0 {

@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,6 +41,7 @@ type nerves struct {
 	pulse    pulse
 	held     *throttles
 	own      *senses.Own
+	staging  *staging
 
 	declaredSenses map[string]ownSense // by name; of run's goroutine
 
@@ -61,6 +64,7 @@ type nerves struct {
 // newNerves puts the reflexes of this host together and starts nothing.
 func newNerves(m *member) (_ *nerves, err error) {
 	n := &nerves{member: m, watched: senses.NewCopies(), stirred: make(chan struct{}, 1), crowd: &crowd{pool: m.pool}, rules: ruleBook{rules: map[string]compiled{}}}
+	n.staging = newStaging()
 	n.pulse = pulse{copies: map[string]*copyPulse{}}
 	n.webhooks = newWebhooks(n.undelivered)
 	n.rules.able, n.hooks = n.able, make(chan struct{}, hooksAtOnce)
@@ -78,7 +82,7 @@ func newNerves(m *member) (_ *nerves, err error) {
 	}
 	n.reflexer, err = reflexer.New(reflexer.Config{
 		Dir: m.store.path(dirReflexes), Host: m.cfg.Name, Senses: (*sensing)(n), Clock: m.cfg.bootClock(),
-		Authority: n.authority, Wish: m.pool.Wish, Borrow: n.borrow, Act: n.act, Tell: n.tell, Logger: m.log,
+		Authority: n.authority, Wish: n.wish, Borrow: n.borrow, Act: n.act, Tell: n.tell, Logger: m.log,
 	})
 	if err != nil {
 		return nil, err
@@ -114,6 +118,7 @@ func (n *nerves) run(ctx context.Context) error {
 	all.Go(func() { n.held.run(ctx) })
 	all.Go(func() { n.webhooks.run(ctx) })
 	all.Go(func() { n.crowd.run(ctx) })
+	all.Go(func() { n.watchStages(ctx) })
 	hook.Sweep(n.hookTag()) // what hooks of an agent that was killed have left
 	judge, err := api.NewJudge()
 	if err != nil {
@@ -146,6 +151,10 @@ func (n *nerves) heed(sl topology.Slice) {
 	n.ruled = true
 	n.mu.Unlock()
 	n.held.look() // a rule that is gone holds nothing back
+	select {
+	case n.staging.bell <- struct{}{}:
+	default:
+	}
 }
 
 // deploying mutes what is about copies that a deploy is at work on, until they
@@ -192,35 +201,51 @@ type compiled struct {
 func (b *ruleBook) of(sl topology.Slice, failed func(name string, why error)) (rules []*reflexes.Rule, shown []api.LocalReflex, changed bool) {
 	next := map[string]compiled{}
 	for _, d := range declared(sl) {
-		name := api.RuleName(d.reflex.Name, d.app)
-		if _, twice := next[name]; twice {
-			continue // of another copy of the app
-		}
-		text, _ := json.Marshal(d.reflex) // what came as JSON
-		c, known := b.rules[name]
-		if !known || c.text != string(text) {
-			changed = true
-			c = compiled{text: string(text)}
-			if c.rule, c.err = b.judge.Rule(d.reflex, d.app); c.err == nil && !c.rule.Observe {
-				c.err = b.able(c.rule)
+		for _, v := range variants(d, sl.Stages) {
+			if _, twice := next[v.name]; twice {
+				continue // of another copy of the app
+			}
+			c, known := b.compile(v, d.app)
+			if changed = changed || !known; !known && c.err != nil {
+				failed(v.name, c.err)
+			}
+			next[v.name] = c
+			one := api.LocalReflex{Reflex: api.ShowReflex(v.reflex, d.app)}
+			one.Name += strings.TrimPrefix(v.name, api.RuleName(d.reflex.Name, d.app))
+			if v.stage.ID != 0 {
+				one.Stage = cmp.Or(v.stage.Why, "in force on this host, on trial")
 			}
 			if c.err != nil {
-				failed(name, c.err)
+				one.Error = c.err.Error()
+			} else {
+				rules = append(rules, c.rule)
+				one.Class, one.Limit = c.rule.Class().String(), limitText(c.rule.Limit())
 			}
+			shown = append(shown, one)
 		}
-		next[name] = c
-		one := api.LocalReflex{Reflex: api.ShowReflex(d.reflex, d.app)}
-		if c.err != nil {
-			one.Error = c.err.Error()
-		} else {
-			rules = append(rules, c.rule)
-			one.Class, one.Limit = c.rule.Class().String(), limitText(c.rule.Limit())
-		}
-		shown = append(shown, one)
 	}
 	changed = changed || len(next) != len(b.rules) || !b.set
 	b.rules, b.set = next, true
 	return rules, shown, changed
+}
+
+// compile makes a rule of a variant, and reports whether it was known as it is.
+func (b *ruleBook) compile(v variant, app string) (c compiled, known bool) {
+	text, _ := json.Marshal(struct {
+		Reflex intent.Reflex
+		Stage  reflexes.Staging
+	}{v.reflex, v.stage}) // what came as JSON
+	if c, known = b.rules[v.name]; known && c.text == string(text) {
+		return c, true
+	}
+	c = compiled{text: string(text)}
+	if c.rule, c.err = b.judge.Rule(v.reflex, app); c.err != nil {
+		return c, false
+	}
+	if c.rule = c.rule.Named(v.name).Staged(v.stage); !c.rule.Observe && !v.stage.Whole {
+		c.err = b.able(c.rule)
+	}
+	return c, false
 }
 
 func limitText(l reflexes.Limit) string {

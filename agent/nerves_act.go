@@ -25,9 +25,10 @@ func (n *nerves) authority(f reflexes.Firing) reflexes.Authority {
 	frozen, hard := n.brake.View().Holds(appOf(f.On))
 	a := reflexes.Authority{Frozen: frozen, Hard: hard, Scarce: n.scarce(f)}
 	if f.Class != reflexes.ClassTell && !f.Rung.Revives() {
-		a.SameRule = 1 + n.pool.Wishers(f.Rule)
+		a.SameRule = 1 + n.pool.Wishers(plainRule(f.Rule))
 	}
 	if f.Class == reflexes.ClassB {
+		a.Staged = n.notInForce(reflexes.Version{Rule: f.Rule, Stage: f.Stage})
 		a.GateShut, a.Needless = n.crowd.shut(time.Now()), n.needless(f)
 	}
 	return a
@@ -46,7 +47,7 @@ func appOf(t reflexes.Target) string {
 // have waited for others on its copy (S8).
 func (n *nerves) unfrozen(app string, revives bool) error {
 	if frozen, hard := n.brake.View().Holds(app); frozen && (hard || !revives) {
-		return errors.New("not done: frozen meanwhile")
+		return notDoneError{errors.New("not done: frozen meanwhile")}
 	}
 	return nil
 }
@@ -84,6 +85,17 @@ func (n *nerves) parallel(app string) int {
 // act does what a rule may do, and returns what is to be told of it: to copies
 // through their supervisors, and beyond them through whoever leads.
 func (n *nerves) act(ctx context.Context, o reflexer.Order) (said string, err error) {
+	if o.Class == reflexes.ClassB {
+		if why := n.notInForce(reflexes.Version{Rule: o.Rule, Stage: o.Stage}); why != "" {
+			return "", fmt.Errorf("not done: it is not in force on this host any more (%s)", why)
+		}
+	}
+	said, err = n.perform(ctx, o)
+	n.judgeAct(ctx, o, err)
+	return said, err
+}
+
+func (n *nerves) perform(ctx context.Context, o reflexer.Order) (said string, err error) {
 	switch o.Do.Op {
 	case "":
 		return "", nil // it only tells, and is told as fired
@@ -204,7 +216,8 @@ func (n *nerves) awaitReady(ctx context.Context, id workload.CopyID) error {
 
 // tell makes an event of what became of a rule: one plain write.
 func (n *nerves) tell(t reflexer.Told) {
-	rule, app := api.SplitRule(t.Rule)
+	n.judgeOutcome(t)
+	rule, app := api.SplitRule(plainRule(t.Rule))
 	target := ""
 	if t.Target != (reflexes.Target{}) {
 		target = t.Target.String()
@@ -224,7 +237,7 @@ func (n *nerves) tell(t reflexer.Told) {
 		}
 		data = fired
 	case reflexes.Observed:
-		data = events.ReflexObserved{Rule: rule, App: app, Target: target, Facts: factsOf(t.Facts), Action: t.Action, Reason: t.Reason.String()}
+		data = events.ReflexObserved{Rule: rule, App: app, Target: target, Facts: factsOf(t.Facts), Action: t.Action, Reason: reasonOf(t.Outcome)}
 	case reflexes.Cleared:
 		n.held.look()
 		data = events.ReflexCleared{Rule: rule, App: app, Target: target, HeldMS: t.Held.Milliseconds()}

@@ -45,7 +45,11 @@ func (n *nerves) borrow(ctx context.Context, b reflexer.Borrowing) reflexer.Answ
 	if _, now := n.cfg.bootClock()(); n.loanKey == "" || now-n.loanAsked > topology.LoanTime/2 {
 		n.loanKey, n.loanAsked = newID(), now
 	}
-	loan, resp, err := n.member.borrow(ctx, loanAsk{tokens: b.Tokens, key: n.loanKey, asked: n.loanAsked, settled: settled})
+	rules := make([]topology.RuleRef, 0, len(b.For))
+	for _, v := range b.For[:min(len(b.For), api.MaxLoanRules)] {
+		rules = append(rules, topology.RuleRef(v))
+	}
+	loan, resp, err := n.member.borrow(ctx, loanAsk{tokens: b.Tokens, key: n.loanKey, asked: n.loanAsked, rules: rules, settled: settled})
 	if err != nil {
 		return reflexer.Answer{Err: err}
 	}
@@ -77,7 +81,7 @@ func means(t reflexes.Target, id workload.CopyID) bool {
 // reach has whoever leads do what reaches beyond this host's own copies. It is done
 // when it is committed: the mesh sees to it by its ordinary ways.
 func (n *nerves) reach(ctx context.Context, o reflexer.Order) error {
-	req := api.ActRequest{Host: n.cfg.Name, Loan: o.Loan, Op: o.Do.Op, Rule: o.Rule, Why: fmt.Sprintf("reflex %s (act %d)", o.Rule, o.ID)}
+	req := api.ActRequest{Host: n.cfg.Name, Loan: o.Loan, Op: o.Do.Op, Rule: o.Rule, Stage: o.Stage, Why: fmt.Sprintf("reflex %s (act %d)", o.Rule, o.ID)}
 	if o.Do.Op == "evict" {
 		if req.App = appOf(o.On); req.App == "" {
 			return fmt.Errorf("evict %s: it is no copy and no app", o.On)
@@ -89,9 +93,18 @@ func (n *nerves) reach(ctx context.Context, o reflexer.Order) error {
 	if err := n.unfrozen(req.App, false); err != nil {
 		return err
 	}
+	return n.ask(ctx, o, req)
+}
+
+// ask has a leader do, or note, what a reflex wants. What that refuses, or nobody
+// answers to, was not done by the reflex.
+func (n *nerves) ask(ctx context.Context, o reflexer.Order, req api.ActRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, reachPatience)
 	defer cancel()
-	return n.askAct(ctx, req, fmt.Sprintf("act/%s/%s/%d", n.cfg.Name, n.boot, o.ID))
+	if err := n.askAct(ctx, req, fmt.Sprintf("act/%s/%s/%d", n.cfg.Name, n.boot, o.ID)); err != nil {
+		return notDoneError{err}
+	}
+	return nil
 }
 
 // askAct tries voters until one has had it done, or has refused. Under one key it is
@@ -154,15 +167,21 @@ func (m *member) serveAct(ctx context.Context, req api.ActRequest, key string) e
 	if req.Loan == 0 { // the log would take it for what a person asks for
 		return api.Errorf(api.CodeInvalid, "%s for host %s: no token of the budget pays for it", shorten(req.Op), shorten(req.Host))
 	}
+	ref := topology.RuleRef{Rule: req.Rule, Stage: req.Stage}
+	if why := state.Refuses(ref, req.Host); why != "" {
+		return api.Errorf(api.CodeRejected, "%s for host %s: %s", shorten(req.Op), shorten(req.Host), why)
+	}
 	var cmd topology.Command
 	switch req.Op {
 	case "drain_self":
-		cmd.SetDrain = &topology.SetDrain{Host: req.Host, Drain: topology.DrainDraining, Loan: req.Loan}
+		cmd.SetDrain = &topology.SetDrain{Host: req.Host, Drain: topology.DrainDraining, Loan: req.Loan, For: ref}
 	case "evict":
-		cmd.Evict = &topology.Evict{App: req.App, N: req.N, Host: req.Host, Why: "evicted by " + req.Why, Loan: req.Loan}
+		cmd.Evict = &topology.Evict{App: req.App, N: req.N, Host: req.Host, Why: "evicted by " + req.Why, Loan: req.Loan, For: ref}
 		if err := m.elsewhere(state, cmd.Evict); err != nil {
 			return err
 		}
+	case api.ActNote:
+		cmd.NoteAct = &topology.NoteAct{Host: req.Host, What: req.Why, Loan: req.Loan, For: ref}
 	default:
 		return api.Errorf(api.CodeInvalid, "act for host %s: no leader does %q", shorten(req.Host), shorten(req.Op))
 	}

@@ -12,7 +12,7 @@ import (
 // steadiness remembers, by this host's own clock, what decisions wait for: for how
 // long nothing has been wrong with each host, since this host leads; how long ago
 // each move for the sake of balance was begun that is spent of the budget, and for
-// how long each rollout waits for room. Every voter notes the latter two while another
+// how long each rollout waits for room and each staged reflex is at its step. Every voter notes the latter ones while another
 // leads; what it learns of late counts from then, so that a change of leader can make
 // the budget come back, or a wait end, later, but never sooner. It is safe for
 // concurrent use; the zero value is ready.
@@ -21,6 +21,8 @@ type steadiness struct {
 	well  map[string]time.Time
 	seen  map[uint64]time.Time // moves
 	waits map[uint64]time.Time
+
+	stages map[uint64]time.Time // steps of staged reflexes, and acts in them
 }
 
 // takeOffice forgets what was known of hosts: a new leader looks for itself.
@@ -40,6 +42,7 @@ func (s *steadiness) watch(state *topology.State, now time.Time) {
 func (s *steadiness) note(state *topology.State, now time.Time) {
 	s.seen = noted(s.seen, state.Rebalanced(), now)
 	s.waits = noted(s.waits, state.Waits(), now)
+	s.stages = noted(s.stages, state.StageSteps(), now)
 }
 
 // noted is when each of the indexes was first seen.
@@ -69,7 +72,7 @@ func (s *steadiness) observe(obs *topology.Observations, state *topology.State, 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.note(state, now)
-	obs.Moved, obs.Waited = ages(s.seen, now), ages(s.waits, now)
+	obs.Moved, obs.Waited, obs.Staged = ages(s.seen, now), ages(s.waits, now), ages(s.stages, now)
 	if s.well == nil {
 		s.well = map[string]time.Time{}
 	}
@@ -86,27 +89,54 @@ func (s *steadiness) observe(obs *topology.Observations, state *topology.State, 
 	}
 }
 
-// postMesh changes a setting of the mesh.
+// postMesh changes settings of the mesh.
 func (s *server) postMesh(r *http.Request, body []byte) (any, error) {
 	var req api.MeshSettings
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
-	if req.Rebalance == "" {
-		return nil, api.Errorf(api.CodeInvalid, "set mesh: no setting is named; there is rebalance")
-	}
-	set, err := topology.ParseRebalance(req.Rebalance)
-	if err != nil {
-		return nil, api.Errorf(api.CodeInvalid, "%v", err)
-	}
 	who, err := s.callerOf(r)
 	if err != nil {
 		return nil, err
 	}
-	res, err := s.commit(r, topology.Command{Rebalance: &topology.SetRebalance{Rebalance: set, By: who.handedOn()}})
+	cmds, set, err := meshCommands(req, who.handedOn())
 	if err != nil {
 		return nil, err
 	}
-	s.log.Info("mesh setting changed", "rebalance", set, "revision", res.Revision)
-	return api.MeshSet{Revision: res.Revision, MeshSettings: api.MeshSettings{Rebalance: set.String()}}, nil
+	out := api.MeshSet{MeshSettings: set}
+	for i, cmd := range cmds {
+		if i > 0 { // one key is good for one command
+			r.Header.Del(api.HeaderRequest)
+		}
+		res, err := s.commit(r, cmd)
+		if err != nil {
+			return nil, err
+		}
+		out.Revision = res.Revision
+	}
+	s.log.Info("mesh setting changed", "setting", set, "revision", out.Revision)
+	return out, nil
+}
+
+// meshCommands are the commands by which settings are changed, and the settings as
+// they are then.
+func meshCommands(req api.MeshSettings, by string) (cmds []topology.Command, set api.MeshSettings, err error) {
+	if req.Rebalance != "" {
+		v, err := topology.ParseRebalance(req.Rebalance)
+		if err != nil {
+			return nil, set, api.Errorf(api.CodeInvalid, "%v", err)
+		}
+		cmds, set.Rebalance = append(cmds, topology.Command{Rebalance: &topology.SetRebalance{Rebalance: v, By: by}}), v.String()
+	}
+	if req.ReflexStage != "" {
+		v, err := topology.ParseReflexStage(req.ReflexStage)
+		if err != nil {
+			return nil, set, api.Errorf(api.CodeInvalid, "%v", err)
+		}
+		cmds, set.ReflexStage = append(cmds, topology.Command{ReflexStage: &topology.SetReflexStage{ReflexStage: v, By: by}}), v.String()
+	}
+	if len(cmds) == 0 {
+		return nil, set, api.Errorf(api.CodeInvalid, "set mesh: no setting is named; there are rebalance and reflex_stage")
+	}
+	return cmds, set, nil
 }

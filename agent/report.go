@@ -101,7 +101,7 @@ func (r *reporter) report() api.Report {
 		rep.Freezes = r.brake.Records()
 	}
 	rep.Kernel, _ = r.cfg.bootClock()()
-	rep.Ended = ended
+	rep.Ended, rep.Stages = ended, r.nerves.stageReport()
 	for _, c := range all {
 		rep.PortsTaken = append(rep.PortsTaken, c.PortTaken...)
 		rep.Copies = append(rep.Copies, copyReport(c))

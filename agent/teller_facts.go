@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/consensus"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/events"
@@ -17,7 +18,7 @@ func (t *teller) facts(list []topology.Fact) uint64 {
 		if f.Index <= t.toldTo {
 			continue
 		}
-		subject, data := factEvent(f)
+		subject, data := factEvent(f, t.host)
 		t.emit(events.New(subject, data).With("", f.Index))
 	}
 	if len(list) > 0 {
@@ -26,8 +27,12 @@ func (t *teller) facts(list []topology.Fact) uint64 {
 	return t.toldTo
 }
 
-func factEvent(f topology.Fact) (subject string, data events.Payload) {
+// factEvent is the event of a fact. That of a reflex is one of the host that tells
+// it: the subjects of others are theirs.
+func factEvent(f topology.Fact, host string) (subject string, data events.Payload) {
 	switch {
+	case f.Staged != nil:
+		return stageEvent(*f.Staged, host)
 	case f.Setting != nil:
 		c := *f.Setting
 		return events.MeshSubject(c.Setting), events.MeshChanged{Setting: c.Setting, From: c.From, To: c.To, By: f.By}
@@ -36,6 +41,19 @@ func factEvent(f topology.Fact) (subject string, data events.Payload) {
 	}
 	proved, unproved := proofs(*f.Removed)
 	return events.HostSubject(f.Removed.Name), events.HostRemoved{By: f.By, ID: f.Removed.ID, Proved: proved, Unproved: unproved}
+}
+
+func stageEvent(c topology.StageChange, host string) (subject string, data events.Payload) {
+	rule, app := api.SplitRule(c.Rule)
+	subject = events.ReflexSubject(rule, host)
+	if c.Reach == topology.ReachTaken {
+		return subject, events.ReflexReverted{Rule: rule, App: app, Reason: c.Why, Former: c.Former}
+	}
+	stage := string(c.Reach)
+	if c.Reach == topology.ReachNone {
+		stage = "none"
+	}
+	return subject, events.ReflexStaged{Rule: rule, App: app, Stage: stage, Hosts: c.Hosts, Zone: c.Zone}
 }
 
 // tellFacts tells what is decided and not told, and has that recorded.

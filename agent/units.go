@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/agent/reflexer"
 	"github.com/ganglion-mesh/ganglion/workload/systemd"
 )
@@ -54,6 +55,12 @@ func (n *nerves) restartUnit(ctx context.Context, o reflexer.Order) error {
 	}
 	if err := n.unfrozen("", false); err != nil {
 		return err
+	}
+	if o.Stage != 0 { // on trial: the log says in which order this and its end come
+		note := api.ActRequest{Host: n.cfg.Name, Loan: o.Loan, Op: api.ActNote, Rule: o.Rule, Stage: o.Stage, Why: fmt.Sprintf("%s of %s by reflex %s", o.Do.Op, o.On.Name, o.Rule)}
+		if err := n.ask(ctx, o, note); err != nil {
+			return err
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, unitPatience)
 	defer cancel()

@@ -77,7 +77,7 @@ func Catalogue() []Kind {
 		kindOf[RolloutFailed](rollout), kindOf[RolloutRolledback](rollout), kindOf[RolloutHeld](rollout),
 
 		kindOf[ReflexFired](reflex), kindOf[ReflexObserved](reflex), kindOf[ReflexSuppressed](reflex),
-		kindOf[ReflexCleared](reflex),
+		kindOf[ReflexCleared](reflex), kindOf[ReflexStaged](reflex), kindOf[ReflexReverted](reflex),
 
 		kindOf[LeaderElected](leader), kindOf[LeaderLost](leader),
 		kindOf[IntentApplied](intent), kindOf[IntentRemoved](intent),

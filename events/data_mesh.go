@@ -63,7 +63,8 @@ type ReflexEmit struct {
 	Severity string `json:"severity,omitempty"` // as declared
 }
 
-// ReflexObserved: a rule in observe mode would have fired.
+// ReflexObserved: a rule that only observes, or is not in force on this host yet, would
+// have fired.
 type ReflexObserved struct {
 	Rule   string                     `json:"rule"`             // name of the rule
 	App    string                     `json:"app,omitempty"`    // app that the rule is in
@@ -90,6 +91,25 @@ type ReflexCleared struct {
 	App    string `json:"app,omitempty"`    // app that the rule is in
 	Target string `json:"target,omitempty"` // what it was about
 	HeldMS int64  `json:"held_ms"`          // how long it had held
+}
+
+// ReflexStaged: a reflex that reaches beyond the copies of its host, and is new or was
+// changed, is in force on other hosts than before.
+type ReflexStaged struct {
+	Rule  string   `json:"rule"`            // name of the rule
+	App   string   `json:"app,omitempty"`   // app that the rule is in
+	Stage string   `json:"stage"`           // none (another first host is looked for), host, part, all (for a last look) or done
+	Hosts []string `json:"hosts,omitempty"` // on which it is in force, of host and part
+	Zone  string   `json:"zone,omitempty"`  // that these are of
+}
+
+// ReflexReverted: a staged reflex was taken back: it is in force nowhere, until it is
+// declared again.
+type ReflexReverted struct {
+	Rule   string `json:"rule"`             // name of the rule
+	App    string `json:"app,omitempty"`    // app that the rule is in
+	Reason string `json:"reason"`           // what went wrong, and on which host
+	Former bool   `json:"former,omitempty"` // the version before is in force everywhere
 }
 
 // LeaderElected: the host became the leader.
@@ -120,7 +140,7 @@ type IntentRemoved struct {
 
 // MeshChanged: a setting of the whole mesh is another now.
 type MeshChanged struct {
-	Setting string `json:"setting"`        // rebalance, signatures (whether packages must be signed), or keys (whose signatures count)
+	Setting string `json:"setting"`        // rebalance, reflex_stage, signatures (whether packages must be signed), or keys (whose signatures count)
 	From    string `json:"from,omitempty"` // as users write it; of keys: name and key of one that is not trusted any more
 	To      string `json:"to,omitempty"`   // likewise; of keys: name and key of one that is trusted from now on
 	By      string `json:"by,omitempty"`   // who changed it
@@ -169,6 +189,12 @@ func (ReflexSuppressed) EventType() string { return "reflex.suppressed" }
 
 // EventType implements Payload.
 func (ReflexCleared) EventType() string { return "reflex.cleared" }
+
+// EventType implements Payload.
+func (ReflexStaged) EventType() string { return "reflex.staged" }
+
+// EventType implements Payload.
+func (ReflexReverted) EventType() string { return "reflex.reverted" }
 
 // EventType implements Payload.
 func (LeaderElected) EventType() string { return "leader.elected" }

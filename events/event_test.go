@@ -18,7 +18,7 @@ const published = `
 ganglion.<mesh>.host.<host>.{joined,suspect,failed,recovered,left,draining,drained,removed,vitals,paused}
 ganglion.<mesh>.app.<app>.<n>.{placed,unplaced,started,ready,unhealthy,exited,restarted,stopped,moved,fenced,needs_human}
 ganglion.<mesh>.rollout.<app>.{started,progressed,done,failed,rolledback,held}
-ganglion.<mesh>.reflex.<rule>.<host>.{fired,observed,suppressed,cleared}
+ganglion.<mesh>.reflex.<rule>.<host>.{fired,observed,suppressed,cleared,staged,reverted}
 ganglion.<mesh>.leader.<host>.{elected,lost}
 ganglion.<mesh>.intent.<name>.{applied,removed}
 ganglion.<mesh>.freeze.<host>.{frozen,thawed}

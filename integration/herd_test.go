@@ -47,6 +47,7 @@ func newHerd(t *testing.T, seed uint64) *herd {
 		intents += fmt.Sprintf("app %q {\n  run { command = [\"/bin/sleep\", \"100000\"] }\n%s}\n", name, fleeing("flee", "evict()"))
 	}
 	first := h.Hosts[0]
+	first.Must("mesh", "set", "reflex_stage=off") // all of them at once, from the start
 	first.Must("apply", first.File("herd.hcl", intents))
 	for _, x := range h.Hosts {
 		rig.Await(t, 60*time.Second, func() error { return watches(x) })

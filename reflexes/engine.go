@@ -94,6 +94,7 @@ type Engine struct {
 	doubtUntil Boot
 	wished     bool // others are to be told what is wanted
 	short      bool // an act lacked nothing but what a leader gives
+	lacking    []Version
 	distrust   bool // the state of an earlier life could not be read: limits begin spent
 	carried    *carried
 	stats      Stats
@@ -114,6 +115,7 @@ type ruleState struct {
 	shown  Boot // when others were last to be told; unwell if never
 	gone   bool
 	why    string // why this host cannot run it; "" if it can
+	stage  Staging
 }
 
 type instanceKey struct {
@@ -155,6 +157,7 @@ type Firing struct {
 	Class  Class
 	Facts  []Fact // what the rule saw
 	Sensed Boot   // when the last of these was seen
+	Stage  uint64 // Staging.ID of the rule
 	id     uint64
 	in     *instance
 }
@@ -257,6 +260,7 @@ func (e *Engine) want(in *instance) {
 
 // tell notes an outcome, with a copy of its facts.
 func (e *Engine) tell(o Outcome) {
+	o.Stage = e.stageOf(o.Rule)
 	from := len(e.facts)
 	e.facts = append(e.facts, o.Facts...)
 	o.Facts = e.facts[from:len(e.facts):len(e.facts)]
@@ -279,11 +283,12 @@ func (e *Engine) SetRules(now Boot, rules []*Rule) {
 	for _, r := range rules {
 		i := slices.IndexFunc(old, func(s *ruleState) bool { return s.rule.Name == r.Name && s.rule.Hash == r.Hash })
 		if i >= 0 {
+			e.restage(now, old[i], r.stage)
 			e.rules = append(e.rules, old[i])
 			old = slices.Delete(slices.Clone(old), i, i+1)
 			continue
 		}
-		s := &ruleState{rule: r, wanted: unwell, shown: unwell, why: e.unable(r)}
+		s := &ruleState{rule: r, wanted: unwell, shown: unwell, why: e.unable(r), stage: r.stage}
 		e.carryRule(s, now)
 		e.rules = append(e.rules, s)
 	}

@@ -66,6 +66,9 @@ func (in *instance) explain(now Boot) Explanation {
 	if in.state == StateOff {
 		x.Why = ReasonNoEffect.String()
 	}
+	if why := in.staged(); why != "" {
+		x.Why = cmp.Or(x.Why, ReasonStaged.String()+" ("+why+")")
+	}
 	if in.rule.Observe {
 		x.Why = cmp.Or(x.Why, ReasonObserve.String())
 	}

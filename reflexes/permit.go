@@ -25,6 +25,7 @@ type Authority struct {
 	Permitted  bool          // a leader ever did, in this boot
 	Witnessed  bool          // of a rule about a peer: another host has seen the same
 	Leased     bool          // of claim: this host holds the lease
+	Staged     string        // of class B: why the rule is not in force on this host, as it is known by now; empty: it is
 	Scarce     bool          // acting would leave too few ready copies, or the mesh's ledger of disruptions is full
 }
 
@@ -41,6 +42,7 @@ type Act struct {
 	Durable bool   // its record has to be on disk before it begins
 	Loan    uint64 // of class B: the loan that paid for it
 	Until   Boot   // of class B: when that is over, and it may begin no more
+	Stage   uint64 // Staging.ID of the rule
 	Sensed  Boot   // when what led to it was seen
 	Facts   []Fact
 }
@@ -61,7 +63,14 @@ func (e *Engine) Permit(now Boot, f Firing, a Authority) (Act, bool) {
 	if r == ReasonNone {
 		r, retry = e.local(now, in, ts)
 	}
-	if r == ReasonNone {
+	staged := in.staged()
+	if staged == "" && rung.op.class == ClassB {
+		staged = a.Staged
+	}
+	switch {
+	case r == ReasonNone && staged != "":
+		r, in.lacks = ReasonStaged, staged
+	case r == ReasonNone:
 		r = e.allowed(now, in, a)
 		retry = now + time.Second
 		if r == ReasonTokens || r == ReasonDeadMan {
@@ -69,7 +78,7 @@ func (e *Engine) Permit(now Boot, f Firing, a Authority) (Act, bool) {
 		}
 	}
 	switch {
-	case in.rule.Observe:
+	case in.rule.Observe, staged != "":
 		e.observe(now, in, r)
 		e.settle(now)
 		return Act{}, false
@@ -133,17 +142,17 @@ func (e *Engine) allowed(now Boot, in *instance, a Authority) Reason {
 	if now < in.state0.since+listen {
 		return ReasonListening
 	}
-	return e.covered(now, a)
+	return e.covered(now, in, a)
 }
 
 // covered holds an act that reaches further against what only a leader can give.
 // It is looked at last, so that nobody asks for it in vain.
-func (e *Engine) covered(now Boot, a Authority) Reason {
+func (e *Engine) covered(now Boot, in *instance, a Authority) Reason {
 	permitted := a.Permitted && a.PermitAge <= deadMan
 	if permitted && e.escrow.Tokens(now) > 0 {
 		return ReasonNone
 	}
-	e.short = true
+	e.lacks(in)
 	switch {
 	case a.Asking:
 		return ReasonAsking
@@ -187,7 +196,7 @@ func (e *Engine) start(now Boot, in *instance, ts *targetState, rung *Rung) Act 
 	e.tell(Outcome{Kind: Fired, Rule: in.rule.Name, Target: in.target, Action: rung.text, Act: e.acts, At: now, Sensed: in.sensed, Facts: in.seen})
 	return Act{
 		ID: e.acts, Rule: in.rule.Name, Target: in.target, On: ts.target, Tell: rung.Tell, Do: rung.Do,
-		Class: rung.op.class, Durable: rung.op.durable, Loan: rec.Loan, Until: until, Sensed: in.sensed, Facts: in.seen,
+		Class: rung.op.class, Durable: rung.op.durable, Loan: rec.Loan, Until: until, Stage: in.state0.stage.ID, Sensed: in.sensed, Facts: in.seen,
 	}
 }
 
@@ -210,7 +219,11 @@ func (e *Engine) pay(now Boot, s *ruleState, ts *targetState, class Class, reviv
 // if it had, at the cost of its own limit alone.
 func (e *Engine) observe(now Boot, in *instance, r Reason) {
 	in.release()
-	e.tell(Outcome{Kind: Observed, Reason: r, Rule: in.rule.Name, Target: in.target, Action: in.rung().text, At: now, Sensed: in.sensed, Facts: in.seen})
+	o := Outcome{Kind: Observed, Reason: r, Rule: in.rule.Name, Target: in.target, Action: in.rung().text, At: now, Sensed: in.sensed, Facts: in.seen}
+	if r == ReasonStaged {
+		o.Detail = in.lacks
+	}
+	e.tell(o)
 	if l := in.rule.limit; l.N > 0 {
 		in.state0.spent.spend(l, now)
 	}
@@ -302,13 +315,10 @@ func (e *Engine) Reset(now Boot, rule string, t Target) bool {
 	if in == nil || in.state == StateActing {
 		return false
 	}
-	in.release()
 	if in.on != nil {
 		in.on.streak, in.on.ready = 0, 0
 	}
-	in.enter(now, StateInactive)
-	in.held, in.tries, in.level, in.edges, in.refused, in.acted = 0, 0, 0, 0, ReasonNone, unwell
-	e.dirty(in)
+	e.begin0(now, in)
 	e.settle(now)
 	return true
 }

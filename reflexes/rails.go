@@ -176,7 +176,7 @@ func (e *Engine) propose(now Boot, in *instance) {
 	}
 	e.firings = append(e.firings, Firing{
 		Rule: in.rule.Name, Target: in.target, On: ts.target, Rung: rung, Class: rung.op.class,
-		Facts: in.seen, Sensed: in.sensed, id: in.id, in: in,
+		Facts: in.seen, Sensed: in.sensed, Stage: in.state0.stage.ID, id: in.id, in: in,
 	})
 }
 
@@ -197,7 +197,7 @@ func (e *Engine) refuse(now Boot, in *instance, r Reason, retry Boot) {
 	in.release()
 	in.retry = max(retry, now+time.Millisecond)
 	in.times++
-	if in.rule.Observe {
+	if in.dry() {
 		e.wouldRefuse(now, in, r)
 		return
 	}

@@ -39,6 +39,7 @@ const (
 	ReasonAsking             // a leader is being asked
 	ReasonNeedless           // there is nothing to do
 	ReasonListening          // other hosts may be about to say that they want the same
+	ReasonStaged             // the rule is new, or was changed, and not in force on this host
 )
 
 var reasonTexts = [...]string{
@@ -73,6 +74,7 @@ var reasonTexts = [...]string{
 	ReasonObserve:     "the rule only observes",
 	ReasonAsking:      "a leader is being asked for a token of the mesh's budget",
 	ReasonListening:   "listening whether other hosts want the same",
+	ReasonStaged:      "not yet in force on this host",
 	ReasonNeedless:    "what it would do is done, or under way",
 }
 
@@ -122,7 +124,8 @@ type Outcome struct {
 	Facts  []Fact // what the rule saw
 	Var    VarID  // of Undecided: what is not known
 	OK     bool   // of Finished
-	Detail string // of Finished: what went wrong; of ReasonPriority: the other rule; of ReasonTokens: what the leader said
+	Detail string // of Finished: what went wrong; of ReasonPriority: the other rule; of ReasonTokens: what the leader said; of ReasonStaged: how far the rule is
+	Stage  uint64 // Staging.ID of the rule
 }
 
 // NeedsHuman tells that a person has to look.

@@ -36,6 +36,7 @@ type Rule struct {
 	limit       Limit // N 0: none
 	class       Class // the highest of its rungs
 	source      intent.Reflex
+	stage       Staging // no part of Hash
 }
 
 // Revives tells whether the rung restarts what has ended: nothing that runs can be

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/intent"
 	"github.com/ganglion-mesh/ganglion/reflexes"
 )
@@ -59,10 +60,7 @@ var untold = []reflexes.VarID{reflexes.PeerSick, reflexes.PeerRTT}
 // RuleName is the name by which a host knows a reflex: that of the reflex, and
 // before it that of the app that it is in.
 func RuleName(reflex, app string) string {
-	if app == "" {
-		return reflex
-	}
-	return app + "/" + reflex
+	return topology.RuleKey(app, reflex)
 }
 
 // SplitRule takes RuleName apart.
@@ -125,6 +123,24 @@ func hasReflexes(in intent.Intents) bool {
 	return n > 0
 }
 
+// Far returns the reflexes of in, as RuleName names them, that may do what reaches
+// beyond the copies of their host.
+func Far(in intent.Intents) (out []string, err error) {
+	if !hasReflexes(in) {
+		return nil, nil
+	}
+	j, err := NewJudge()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range j.rules(in) {
+		if r.Class() == reflexes.ClassB && !r.Observe {
+			out = append(out, r.Name)
+		}
+	}
+	return out, nil
+}
+
 // misdeclared says what is wrong with a declaration at path.
 func misdeclared(path string, err error) error {
 	var bad *intent.ValidationError
@@ -148,6 +164,7 @@ type Reflex struct {
 	Act   []string `json:"act"`
 	Class string   `json:"class,omitempty"` // how far it reaches: tell, A or B
 	Limit string   `json:"limit,omitempty"` // on one host
+	Stage string   `json:"stage,omitempty"` // how far it is in force, if not everywhere
 	// Declared is all that was declared, with defaults.
 	Declared intent.Reflex `json:"declared"`
 }

@@ -45,11 +45,15 @@ type Mesh struct {
 	Signing   *MeshSigning `json:"signing,omitempty"`
 	Rebalance string       `json:"rebalance"`         // the setting: "off", or "10/10m"
 	Balance   string       `json:"balance,omitempty"` // what is done by it, or waited for
+
+	ReflexStage string `json:"reflex_stage"` // the setting: "off", or "2m"
 }
 
 // MeshSettings is the body of POST /v1/mesh. What is empty stays as it is.
 type MeshSettings struct {
 	Rebalance string `json:"rebalance,omitempty"` // "off", "on", or how many copies within how long: "10/10m"
+
+	ReflexStage string `json:"reflex_stage,omitempty"` // "off", "on", or how long each stage has to be calm: "2m"
 }
 
 // MeshSet is the answer of POST /v1/mesh.
@@ -136,6 +140,10 @@ type ApplyResponse struct {
 	Versions map[string]string `json:"versions"` // version each named app now rolls to
 	// Warnings is what is to be said against reflexes that were declared.
 	Warnings []reflexes.Finding `json:"warnings,omitempty"`
+	// Staged are the reflexes, as RuleName names them, that are in force on one host
+	// first, and Stage for how long each stage has to be calm.
+	Staged []string `json:"staged,omitempty"`
+	Stage  string   `json:"stage,omitempty"`
 }
 
 // AppVersion is one line of GET /v1/apps/{app}/history.
@@ -260,6 +268,7 @@ type Report struct {
 	Copies     []CopyReport        `json:"copies,omitempty"`
 	Freeze     string              `json:"freeze,omitempty"`  // digest of what the host knows of the brake
 	Freezes    [][]byte            `json:"freezes,omitempty"` // that, if the leader knows something else
+	Stages     []topology.StageObs `json:"stages,omitempty"`  // of staged reflexes that the host has
 }
 
 // CopyReport is one copy of a Report.
@@ -301,21 +310,26 @@ type LeaseResponse struct {
 	Leases []topology.LeaseRef `json:"leases"`
 }
 
-// MaxSettled bounds the loans that one LoanRequest settles, and MaxLoanKey its key.
+// MaxSettled bounds the loans that one LoanRequest settles, MaxLoanKey its key, and
+// MaxLoanRules the reflexes that it is for.
 const (
-	MaxSettled = 64
-	MaxLoanKey = 48
+	MaxSettled   = 64
+	MaxLoanRules = 64
+	MaxLoanKey   = 48
 )
 
 // LoanRequest is the body of POST /v1/loan: a host asks for tokens of the budget of
 // automatic actions, or with Tokens 0 only for the leader's permit, and says what
 // became of earlier loans.
 type LoanRequest struct {
-	Host    string        `json:"host"`
-	Boot    string        `json:"boot"` // of its kernel
-	Tokens  int           `json:"tokens"`
-	Key     string        `json:"key,omitempty"` // under one key at most one loan is made
-	Settled []SettledLoan `json:"settled,omitempty"`
+	Host   string `json:"host"`
+	Boot   string `json:"boot"` // of its kernel
+	Tokens int    `json:"tokens"`
+	Key    string `json:"key,omitempty"` // under one key at most one loan is made
+	// For are the reflexes that want to act: nothing is lent if none is in force on
+	// the host.
+	For     []topology.RuleRef `json:"for,omitempty"`
+	Settled []SettledLoan      `json:"settled,omitempty"`
 }
 
 // SettledLoan is a loan that is over, and how much of it was spent.
@@ -334,16 +348,22 @@ type LoanResponse struct {
 	Hosts  int    `json:"hosts"` // of the roster
 }
 
+// ActNote is the Op of an act that the host does itself, and the log is to know of
+// before.
+const ActNote = "note"
+
 // ActRequest is the body of POST /v1/act: a reflex of a host asks the leader to do
 // what reaches beyond its own copies, and pays with a token of a loan.
 type ActRequest struct {
 	Host string `json:"host"`
 	Loan uint64 `json:"loan"`
-	Op   string `json:"op"` // drain_self or evict
+	Op   string `json:"op"` // drain_self, evict or note
 	App  string `json:"app,omitempty"`
 	N    *int   `json:"n,omitempty"` // of evict: this copy alone
 	Rule string `json:"rule"`
-	Why  string `json:"why"`
+	// Stage tells the version of a staged reflex, as of topology.RuleRef.
+	Stage uint64 `json:"stage,omitempty"`
+	Why   string `json:"why"`
 }
 
 // ReportAck answers a Report. The host's watch of its own slice is what moves

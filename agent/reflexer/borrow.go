@@ -21,6 +21,8 @@ const (
 type Borrowing struct {
 	// Tokens is how many are wanted; 0: only the permit, or to be rid of Settled.
 	Tokens int
+	// For are the rules that want to act.
+	For []reflexes.Version
 	// Settled are loans that are over, with what was spent of them.
 	Settled []reflexes.Loan
 }
@@ -61,9 +63,9 @@ func (r *Reflexer) authorize(f reflexes.Firing, a reflexes.Authority) reflexes.A
 // borrow asks a leader if an act lacks nothing but its token, beside all else
 // that goes on.
 func (r *Reflexer) borrow(ctx context.Context) {
-	short := r.engine.Short()
+	short, rules := r.engine.Short(), r.engine.Lacking()
 	if p := &r.purse; short && r.cfg.Borrow != nil && !p.asking && r.now() >= p.next {
-		r.question(ctx, 1)
+		r.question(ctx, 1, rules)
 	}
 }
 
@@ -77,7 +79,7 @@ func (r *Reflexer) repay(ctx context.Context) {
 		r.touched = true
 	}
 	if len(p.owed) > 0 && now >= p.owedAt && !p.asking && r.cfg.Borrow != nil {
-		r.question(ctx, 0)
+		r.question(ctx, 0, nil)
 	}
 }
 
@@ -95,9 +97,9 @@ func (r *Reflexer) purseWake() reflexes.Boot {
 
 // question asks a leader on a goroutine of its own; the answer is taken in on the
 // engine's.
-func (r *Reflexer) question(ctx context.Context, tokens int) {
+func (r *Reflexer) question(ctx context.Context, tokens int, rules []reflexes.Version) {
 	asked := r.now()
-	b := Borrowing{Tokens: tokens, Settled: append([]reflexes.Loan(nil), r.purse.owed...)}
+	b := Borrowing{Tokens: tokens, For: rules, Settled: append([]reflexes.Loan(nil), r.purse.owed...)}
 	r.purse.asking = true
 	r.acts.Go(func() {
 		a := r.cfg.Borrow(ctx, b)

@@ -72,6 +72,7 @@ type Told struct {
 	reflexes.Outcome
 	Acted reflexes.Boot   // of Finished: when the act began; 0 if an earlier agent began it
 	Tells []intent.Action // of Finished: what was to be told with the act
+	Lost  bool            // of Finished: an earlier agent began it, and how it ended nobody knows
 }
 
 func (c *Config) validate() error {
@@ -115,6 +116,7 @@ type Reflexer struct {
 	ended   chan ended
 	flights map[reflexes.ActID]flight // acts that are being done
 	acts    sync.WaitGroup            // and questions to a leader
+	lost    []reflexes.Record         // results of acts of an earlier agent that are to be told
 	purse   purse
 	stored  string // what the last state on disk said
 	touched bool   // something may have changed since it was looked at

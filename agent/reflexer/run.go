@@ -180,8 +180,14 @@ func (r *Reflexer) note() {
 	}
 	for _, rec := range records {
 		if _, ours := r.flights[rec.Act]; rec.Kind == reflexes.RecordResult && !ours {
+			r.lost = append(r.lost, rec)
+		}
+	}
+	if r.ruled { // else it is not known which version of a rule it was
+		for _, rec := range r.lost {
 			r.tellLost(rec)
 		}
+		r.lost = nil
 	}
 	for _, o := range r.engine.TakeOutcomes() {
 		f := r.flights[o.Act]
@@ -196,9 +202,9 @@ func (r *Reflexer) note() {
 func (r *Reflexer) tellLost(result reflexes.Record) {
 	for _, rec := range r.engine.History("") {
 		if rec.Act == result.Act && rec.Kind == reflexes.RecordIntent {
-			r.cfg.Tell(Told{Outcome: reflexes.Outcome{
+			r.cfg.Tell(Told{Lost: true, Outcome: reflexes.Outcome{
 				Kind: reflexes.Finished, Rule: rec.Rule, Target: rec.Target, Action: rec.Action, Act: rec.Act,
-				At: result.At, OK: result.OK, Detail: result.Detail,
+				At: result.At, OK: result.OK, Detail: result.Detail, Stage: r.engine.StageOf(rec),
 			}})
 		}
 	}

@@ -86,6 +86,7 @@ func (a *applying) run(ctx context.Context, path string) error {
 			fmt.Fprintf(a.errs, "warning: reflex %s: %s: %s; %s\n", f.Rule, f.Path, f.Why, f.Fix)
 		}
 		a.printChanges(resp.Changes)
+		a.printStaged(resp.Staged, "is", resp.Stage)
 	}
 	if err != nil || a.detach || len(resp.Versions) == 0 {
 		return err
@@ -273,6 +274,17 @@ func (c *cli) printChanges(changes []intent.Change) {
 			}
 			fmt.Fprintf(c.out, "    %-*s  %s -> %s\n", width, f.Path, valueText(f.From), valueText(f.To))
 		}
+	}
+}
+
+// printStaged tells of reflexes that are not in force everywhere at once.
+func (c *cli) printStaged(rules []string, verb, calm string) {
+	for _, rule := range rules {
+		after := ""
+		if calm != "" {
+			after = ", each after " + calm + " of calm"
+		}
+		fmt.Fprintf(c.out, "reflex %s %s staged: in force on one host first, then on its zone, then on all%s (ganglion reflex list)\n", rule, verb, after)
 	}
 }
 

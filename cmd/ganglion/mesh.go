@@ -163,6 +163,9 @@ func (c *cli) meshCommand() *cobra.Command {
 		if m.Rebalance != "off" && m.Rebalance != "" {
 			fmt.Fprintln(c.out, rebalanceLine(m))
 		}
+		if m.ReflexStage == "off" {
+			fmt.Fprintln(c.out, "Reflexes are in force on all hosts as soon as they are declared (reflex_stage=off).")
+		}
 		return nil
 	}
 	return cmd

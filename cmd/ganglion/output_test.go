@@ -106,7 +106,7 @@ func TestJSON(t *testing.T) {
 		answer     any
 		out        string
 	}{
-		{"mesh", "/v1/mesh", api.Mesh{Voters: []string{}}, `{"id":"","name":"","revision":0,"leader":"","voters":[],"frozen":null,"rebalance":""}`},
+		{"mesh", "/v1/mesh", api.Mesh{Voters: []string{}}, `{"id":"","name":"","revision":0,"leader":"","voters":[],"frozen":null,"rebalance":"","reflex_stage":""}`},
 		{"hosts", "/v1/hosts", []api.Host{}, `[]`},
 		{"peers", "/v1/peers", []api.Peer{{Name: "h1"}}, `[{"name":"h1","addr":"","voter":false,"leader":false,"healthy":false}]`},
 		{"status", "/v1/status", []topology.AppStatus{}, `[]`},

@@ -14,6 +14,7 @@ func (c *cli) printPreview(p topology.Preview, hosts, all bool) {
 	if len(p.Changes) > 0 || !tells(p.Rest) && p.Held == "" {
 		c.printChanges(p.Changes)
 	}
+	c.printStaged(p.Staged, "would be", "")
 	if len(p.Refused) > 0 {
 		t := newTable("REFUSED", "WHY")
 		for _, r := range p.Refused {

@@ -51,9 +51,9 @@ that this host has, and how they stand here; no leader is needed.`,
 		if f.json() {
 			return c.printJSON(list)
 		}
-		t := newTable("NAME", "APP", "MODE", "SCOPE", "WHEN", "ACT", "LIMIT")
+		t := newTable("NAME", "APP", "MODE", "SCOPE", "WHEN", "ACT", "LIMIT", "STAGE")
 		for _, r := range list {
-			t.row(r.Name, orDash(r.App), r.Mode, r.Scope, cutTo(r.When, 60, f.wide()), cutTo(strings.Join(r.Act, ", "), 40, f.wide()), orDash(r.Limit))
+			t.row(r.Name, orDash(r.App), r.Mode, r.Scope, cutTo(r.When, 60, f.wide()), cutTo(strings.Join(r.Act, ", "), 40, f.wide()), orDash(r.Limit), cutTo(orDash(oneLine(r.Stage)), 50, f.wide()))
 		}
 		c.printTable(t)
 		return nil
@@ -141,7 +141,7 @@ func (c *cli) showReflex(r api.LocalReflex) {
 	for _, line := range [][2]string{
 		{"when", d.When}, {"for", spanText(d.For)}, {"clear", d.Clear}, {"clear_for", spanText(d.ClearFor)}, {"max_age", spanText(d.MaxAge)},
 		{"act", strings.Join(r.Act, ", ")}, {"cooldown", spanText(d.Cooldown)}, {"limit", r.Limit}, {"scope", r.Scope}, {"mode", r.Mode}, {"class", r.Class},
-		{"error", oneLine(r.Error)},
+		{"stage", oneLine(r.Stage)}, {"error", oneLine(r.Error)},
 	} {
 		if line[1] != "" {
 			fmt.Fprintf(c.out, "  %-9s  %s\n", line[0], line[1])

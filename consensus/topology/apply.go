@@ -165,6 +165,12 @@ func (t *txn) do(c Command) *Rejected {
 		return t.settleLoan(*c.SettleLoan)
 	case c.Evict != nil:
 		return t.evict(*c.Evict)
+	case c.ReflexStage != nil:
+		return t.setReflexStage(*c.ReflexStage)
+	case c.SetStage != nil:
+		return t.setStage(*c.SetStage)
+	case c.NoteAct != nil:
+		return t.noteAct(*c.NoteAct)
 	default:
 		return nil // Heartbeat
 	}

@@ -27,13 +27,18 @@ func (t *txn) putIntents(c PutIntents) *Rejected {
 			return r
 		}
 	}
+	apps, reflexes := t.apps, t.reflexes // as they were
 	if r := t.store(c); r != nil {
 		return r
 	}
 	if r := t.storeSenses(c); r != nil {
 		return r
 	}
-	return t.storeReflexes(c)
+	if r := t.storeReflexes(c); r != nil {
+		return r
+	}
+	t.restage(apps, reflexes, c)
+	return nil
 }
 
 // modified is the index of the last change of what a key of Expect names, 0 if
@@ -163,6 +168,7 @@ func (t *txn) deleteApp(c DeleteApp) *Rejected {
 		return unknownApp("delete", c.Name)
 	}
 	t.dropApp(c.Name)
+	t.sweepStages()
 	return nil
 }
 

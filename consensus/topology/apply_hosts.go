@@ -83,6 +83,9 @@ func (t *txn) setDrain(c SetDrain) *Rejected {
 		return reject(RejectConflict, "drain host %s: copies are still placed on it", c.Host)
 	}
 	if c.Loan != 0 {
+		if r := t.actBy(c.For, c.Host); r != nil {
+			return r
+		}
 		if r := t.useLoan("drain host "+c.Host, c.Loan, c.Host); r != nil {
 			return r
 		}

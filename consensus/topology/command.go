@@ -5,35 +5,38 @@ import "github.com/ganglion-mesh/ganglion/intent"
 // Command is one change of the topology: exactly one field is set. It is what
 // the leader proposes and what every voter applies.
 type Command struct {
-	Found        *Found        `json:"found,omitempty"`
-	PutIntents   *PutIntents   `json:"put_intents,omitempty"`
-	DeleteApp    *DeleteApp    `json:"delete_app,omitempty"`
-	DeleteReflex *DeleteReflex `json:"delete_reflex,omitempty"`
-	DeleteSense  *DeleteSense  `json:"delete_sense,omitempty"`
-	SetRunning   *SetRunning   `json:"set_running,omitempty"`
-	RestartApp   *RestartApp   `json:"restart_app,omitempty"`
-	EnrolHost    *EnrolHost    `json:"enrol_host,omitempty"`
-	RemoveHost   *RemoveHost   `json:"remove_host,omitempty"`
-	SetDrain     *SetDrain     `json:"set_drain,omitempty"`
-	PutToken     *PutToken     `json:"put_token,omitempty"`
-	DropToken    *DropToken    `json:"drop_token,omitempty"`
-	Place        *Place        `json:"place,omitempty"`
-	SetRollout   *SetRollout   `json:"set_rollout,omitempty"`
-	Rollback     *Rollback     `json:"rollback,omitempty"`
-	RenewLeases  *RenewLeases  `json:"renew_leases,omitempty"`
-	EndLease     *EndLease     `json:"end_lease,omitempty"`
-	RecordRuns   *RecordRuns   `json:"record_runs,omitempty"`
-	Restore      *Restore      `json:"restore,omitempty"`
-	Rebalance    *SetRebalance `json:"set_rebalance,omitempty"`
-	SetSigning   *SetSigning   `json:"set_signing,omitempty"`
-	PutSignature *PutSignature `json:"put_signature,omitempty"`
-	Told         *Told         `json:"told,omitempty"`
-	Sweep        *Sweep        `json:"sweep,omitempty"`
-	Thaw         *Thaw         `json:"thaw,omitempty"`
-	Lend         *Lend         `json:"lend,omitempty"`
-	SettleLoan   *SettleLoan   `json:"settle_loan,omitempty"`
-	Evict        *Evict        `json:"evict,omitempty"`
-	Heartbeat    *Heartbeat    `json:"heartbeat,omitempty"` // proves that the log commits; changes nothing
+	Found        *Found          `json:"found,omitempty"`
+	PutIntents   *PutIntents     `json:"put_intents,omitempty"`
+	DeleteApp    *DeleteApp      `json:"delete_app,omitempty"`
+	DeleteReflex *DeleteReflex   `json:"delete_reflex,omitempty"`
+	DeleteSense  *DeleteSense    `json:"delete_sense,omitempty"`
+	SetRunning   *SetRunning     `json:"set_running,omitempty"`
+	RestartApp   *RestartApp     `json:"restart_app,omitempty"`
+	EnrolHost    *EnrolHost      `json:"enrol_host,omitempty"`
+	RemoveHost   *RemoveHost     `json:"remove_host,omitempty"`
+	SetDrain     *SetDrain       `json:"set_drain,omitempty"`
+	PutToken     *PutToken       `json:"put_token,omitempty"`
+	DropToken    *DropToken      `json:"drop_token,omitempty"`
+	Place        *Place          `json:"place,omitempty"`
+	SetRollout   *SetRollout     `json:"set_rollout,omitempty"`
+	Rollback     *Rollback       `json:"rollback,omitempty"`
+	RenewLeases  *RenewLeases    `json:"renew_leases,omitempty"`
+	EndLease     *EndLease       `json:"end_lease,omitempty"`
+	RecordRuns   *RecordRuns     `json:"record_runs,omitempty"`
+	Restore      *Restore        `json:"restore,omitempty"`
+	Rebalance    *SetRebalance   `json:"set_rebalance,omitempty"`
+	SetSigning   *SetSigning     `json:"set_signing,omitempty"`
+	PutSignature *PutSignature   `json:"put_signature,omitempty"`
+	Told         *Told           `json:"told,omitempty"`
+	Sweep        *Sweep          `json:"sweep,omitempty"`
+	Thaw         *Thaw           `json:"thaw,omitempty"`
+	Lend         *Lend           `json:"lend,omitempty"`
+	SettleLoan   *SettleLoan     `json:"settle_loan,omitempty"`
+	Evict        *Evict          `json:"evict,omitempty"`
+	ReflexStage  *SetReflexStage `json:"set_reflex_stage,omitempty"`
+	SetStage     *SetStage       `json:"set_stage,omitempty"`
+	NoteAct      *NoteAct        `json:"note_act,omitempty"`
+	Heartbeat    *Heartbeat      `json:"heartbeat,omitempty"` // proves that the log commits; changes nothing
 
 	// RequestID is the idempotency key of a client's write. A second command with
 	// the key of one that was accepted changes nothing and answers what the first
@@ -64,6 +67,9 @@ type PutIntents struct {
 	Set     string            `json:"set,omitempty"`
 	Prune   bool              `json:"prune,omitempty"`
 	At      int64             `json:"at,omitempty"` // Unix seconds by the proposer's clock, for the history alone
+	// Far are the reflexes of Intents, by RuleKey, that reach beyond the copies of
+	// their host: what of them is new or changed is staged.
+	Far []string `json:"far,omitempty"`
 }
 
 // DeleteApp removes an app; its copies stop by its stop rule.
@@ -112,6 +118,8 @@ type SetDrain struct {
 	Drain    Drain  `json:"drain"`
 	Removing bool   `json:"removing,omitempty"`
 	Loan     uint64 `json:"loan,omitempty"`
+	// For is the reflex whose wish it is, with Loan.
+	For RuleRef `json:"for,omitzero"`
 }
 
 // PutToken stores a join token by the hash of its secret.

@@ -21,6 +21,7 @@ func Decide(s *State, obs Observations) Decision {
 		p.out.Held = "waiting until the hosts have reported to the new leader"
 		return p.out
 	}
+	p.tendStages()
 	for _, a := range p.apps {
 		if a.job() {
 			p.tendRun(a)
@@ -80,6 +81,9 @@ func (p *planner) decision() Decision {
 			}
 		}
 		p.out.Commands = append(p.out.Commands, Command{Place: place})
+	}
+	for _, s := range p.stages {
+		p.out.Commands = append(p.out.Commands, Command{SetStage: &s})
 	}
 	for _, e := range p.ends {
 		p.out.Commands = append(p.out.Commands, Command{EndLease: &e})

@@ -12,6 +12,8 @@ type Evict struct {
 	Host string `json:"host"`
 	Why  string `json:"why"`
 	Loan uint64 `json:"loan"`
+	// For is the reflex whose wish it is.
+	For RuleRef `json:"for,omitzero"`
 }
 
 func (t *txn) evict(c Evict) *Rejected {
@@ -33,6 +35,9 @@ func (t *txn) evict(c Evict) *Rejected {
 	}
 	if len(leave) == 0 {
 		return reject(RejectConflict, "evict app %s: nothing of it runs on host %s that is not leaving already", c.App, c.Host)
+	}
+	if r := t.actBy(c.For, c.Host); r != nil {
+		return r
 	}
 	if r := t.useLoan("evict app "+c.App, c.Loan, c.Host); r != nil {
 		return r

@@ -7,6 +7,8 @@ const (
 	SettingRebalance  = "rebalance"
 	SettingSignatures = "signatures" // whether packages must be signed
 	SettingKeys       = "keys"       // whose signatures count
+
+	SettingReflexStage = "reflex_stage"
 )
 
 const (
@@ -18,12 +20,28 @@ const (
 // Fact is a decision that the mesh is to be told of, as an event, and that leaves
 // no other trace by which to see that it was told. It is kept until a leader has
 // told it: one that dies between the decision and the event leaves that to the
-// next, so that it may be told twice, but is not lost. One of Removed and Setting is set.
+// next, so that it may be told twice, but is not lost. One of Removed, Setting and Staged is set.
 type Fact struct {
 	Index   uint64         `json:"index"`
 	By      string         `json:"by,omitempty"` // who asked for it
 	Removed *Revocation    `json:"removed,omitempty"`
 	Setting *SettingChange `json:"setting,omitempty"`
+	Staged  *StageChange   `json:"staged,omitempty"`
+}
+
+// StageChange is a step of a staged reflex.
+type StageChange struct {
+	Rule   string   `json:"rule"` // as RuleKey names it
+	Reach  Reach    `json:"reach,omitempty"`
+	Hosts  []string `json:"hosts,omitempty"`
+	Zone   string   `json:"zone,omitempty"`
+	Why    string   `json:"why,omitempty"`
+	Former bool     `json:"former,omitempty"` // there is a version that is in force in its stead
+}
+
+// one reports whether exactly one thing is set.
+func (f Fact) one() bool {
+	return btoi(f.Removed != nil)+btoi(f.Setting != nil)+btoi(f.Staged != nil) == 1
 }
 
 // SettingChange is a change of a setting of the mesh, in words as users write
@@ -102,7 +120,7 @@ func (t *txn) noteSigning(by string, before, after Signing) {
 func (s *State) checkUntold() string {
 	last := uint64(0)
 	for _, f := range s.untold {
-		if (f.Removed == nil) == (f.Setting == nil) || f.Index < last || f.Index > s.revision {
+		if !f.one() || f.Index < last || f.Index > s.revision {
 			return "the fact of index " + strconv.FormatUint(f.Index, 10) + " cannot have come about"
 		}
 		last = f.Index

@@ -149,6 +149,7 @@ type Slice struct {
 
 	Senses   []intent.Sense  `json:"senses,omitempty"`   // of users' own, by name
 	Reflexes []intent.Reflex `json:"reflexes,omitempty"` // outside of apps, by name; those of apps are in Assignments
+	Stages   []RuleStage     `json:"stages,omitempty"`   // of those of either that are staged, by name
 
 	SignaturesRequired bool        `json:"signatures_required,omitempty"` // of packages, as of Signing
 	Signatures         []Signature `json:"signatures,omitempty"`          // that let Packages in
@@ -194,6 +195,11 @@ type Observations struct {
 	Moved map[uint64]time.Duration
 	// Freeze is what is frozen.
 	Freeze Freeze
+	// Leader is the host that leads; empty: not known.
+	Leader string
+	// Staged is how long ago, at least, each entry of State.StageSteps was. One that
+	// is missing here counts as just made.
+	Staged map[uint64]time.Duration
 }
 
 // HostObs is what is known of one host. A host that gossip does not know at all
@@ -219,7 +225,8 @@ type HostObs struct {
 	// WellFor is for how long this leader has found nothing wrong with the host, on
 	// end. It never counts from before the leader led.
 	WellFor time.Duration
-	Slice   uint64 // index of the slice that its last report was made by
+	Slice   uint64     // index of the slice that its last report was made by
+	Stages  []StageObs // of staged reflexes that it has
 	// Copies is every copy the host has, from its first report on: one that is
 	// missing here has no process there.
 	Copies map[CopyKey]CopyObs
@@ -289,6 +296,7 @@ type Decision struct {
 	Moves    []Move
 	Unplaced []Unplaced
 	Held     string        // why nothing is moved although something seems lost; empty if not held
+	Stages   []StageWait   // what staged reflexes wait for
 	Balance  string        // what is done, or waited for, for the sake of an even spread alone; empty: nothing
 	GateShut bool          // the population gate is shut: give it back in Observations
 	Calm     bool          // few enough hosts are unhealthy for the gate to open in time

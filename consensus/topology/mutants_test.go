@@ -47,6 +47,11 @@ var seededBugs = []struct{ name, file, old, new string }{
 	{"a smoke result of an earlier try counts", "smoke.go", "if !c.known || c.obs.Smoke != r.SmokeID {", "if !c.known || c.obs.Smoke == 0 {"},
 	{"the second set takes over unproved", "rollout.go", "return proved >= p.secondSet(a) && (proved > 0 || a.want == 0)", "return true"},
 	{"what was taken from a host is forgotten", "remnant.go", "case r.remains(m):", "case false:"},
+	{"a stage does not wait", "stage_decide.go", "if left := bake - p.obs.Staged[st.Step]; left > 0 {", "if left := bake - p.obs.Staged[st.Step]; left > bake {"},
+	{"lost hosts prove a stage", "stage_decide.go", "return !ok || !r.fresh", "return !ok || r == nil"},
+	{"trouble is not heard", "stage_decide.go", "o.Rule == st.Rule && o.Begun == st.Begun && o.Trouble != \"\"", "false"},
+	{"an act is not held against its stage", "stage.go", "if why := t.Refuses(ref, host); why != \"\" {", "if why := t.Refuses(ref, host); false && why != \"\" {"},
+	{"what was taken back acts on", "stage.go", "case ReachAll:\n		return true", "case ReachAll, ReachTaken:\n		return true"},
 	{"done when one copy is", "rollout.go", "if t := p.tally(a); t.unsettled > 0 || t.leaving > 0 || t.exposed > 0 {", "if t := p.tally(a); t.outdated > 0 {"},
 }
 
@@ -93,7 +98,7 @@ func TestSeededBugsAreCaught(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
-			out, err := exec.CommandContext(ctx, "go", "test", "-count=1", "-vet=off", "-failfast", "-overlay", file, "-run", "^(TestSmokeOfAnEarlierTryCountsForNothing|TestFailureIsHeededAtOnce|TestRollouts|TestDrainsStartFirst|TestRandomHistories|TestRandomHistoriesRebalanced|TestHastyHistories)$", ".").CombinedOutput()
+			out, err := exec.CommandContext(ctx, "go", "test", "-count=1", "-vet=off", "-failfast", "-overlay", file, "-run", "^(TestSmokeOfAnEarlierTryCountsForNothing|TestFailureIsHeededAtOnce|TestRollouts|TestDrainsStartFirst|TestRandomHistories|TestRandomHistoriesRebalanced|TestHastyHistories|TestStages)$", ".").CombinedOutput()
 			switch text := string(out); {
 			case err == nil:
 				t.Error("not caught")

@@ -25,6 +25,8 @@ type Preview struct {
 	// let in. One is enough for apply to change nothing; the rest of the preview
 	// tells what would come of it if all were signed.
 	Refused []Refusal `json:"refused,omitempty"`
+	// Staged are the reflexes, by RuleKey, that would be in force on one host first.
+	Staged []string `json:"staged,omitempty"`
 	Rest
 	Held string `json:"held,omitempty"` // why lost hosts keep their copies; see IfRemoved
 	// IfRemoved is what would come of it if a human removed the hosts in Lose
@@ -106,6 +108,7 @@ func Plan(s *State, obs Observations, w WhatIf) Preview {
 	if w.Put != nil {
 		preview.Changes = append(preview.Changes, Changes(s, *w.Put)...)
 		preview.Refused = s.refusals(*w.Put)
+		preview.Staged = s.wouldStage(*w.Put)
 	}
 	if why := leaderless(obs, w); why != "" {
 		return preview.without(s, obs, w, why)

@@ -56,7 +56,7 @@ func drawPlacement(t *rapid.T) Placement {
 
 func drawCommand(t *rapid.T) Command {
 	c := Command{RequestID: rapid.SampledFrom([]string{"", "", "r1", "r2"}).Draw(t, "request")}
-	switch rapid.IntRange(0, 23).Draw(t, "kind") {
+	switch rapid.IntRange(0, 26).Draw(t, "kind") {
 	case 0:
 		c.Found = &Found{MeshID: texts.Draw(t, "id"), Name: names.Draw(t, "name")}
 	case 1, 2, 3:
@@ -115,6 +115,18 @@ func drawCommand(t *rapid.T) Command {
 		c.SettleLoan = &SettleLoan{ID: rapid.Uint64Range(0, 30).Draw(t, "id"), Host: names.Draw(t, "host"), Spent: rapid.IntRange(-1, 2).Draw(t, "spent")}
 	case 22:
 		c.Evict = &Evict{App: names.Draw(t, "app"), N: optionalN.Draw(t, "n"), Host: names.Draw(t, "host"), Why: texts.Draw(t, "why"), Loan: loans.Draw(t, "loan")}
+	case 24:
+		list := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) intent.Reflex {
+			return intent.Reflex{Name: names.Draw(t, "reflex"), When: texts.Draw(t, "when")}
+		}), 0, 2).Draw(t, "reflexes")
+		c.PutIntents = &PutIntents{Intents: intent.Intents{Reflexes: list}, Far: []string{"a", "b"}}
+	case 25:
+		c.SetStage = &SetStage{
+			Rule: names.Draw(t, "rule"), Expect: rapid.Uint64Range(0, 30).Draw(t, "step"), Why: texts.Draw(t, "why"), Hosts: rapid.SliceOfN(names, 0, 2).Draw(t, "hosts"),
+			Reach: rapid.SampledFrom([]Reach{ReachNone, ReachHost, ReachPart, ReachAll, ReachTaken, ReachDone, "odd"}).Draw(t, "reach"),
+		}
+	case 26:
+		c.NoteAct = &NoteAct{Host: names.Draw(t, "host"), Loan: loans.Draw(t, "loan"), For: RuleRef{names.Draw(t, "rule"), rapid.Uint64Range(0, 30).Draw(t, "begun")}}
 	case 13:
 		c.SetRollout = &SetRollout{App: names.Draw(t, "app"), Rollout: Rollout{Version: texts.Draw(t, "version"), Outcome: rapid.SampledFrom([]Outcome{"", OutcomeDone, OutcomeHeld}).Draw(t, "outcome")}}
 	}

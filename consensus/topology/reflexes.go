@@ -115,6 +115,7 @@ func (t *txn) deleteReflex(c DeleteReflex) *Rejected {
 		return reject(RejectUnknown, "delete reflex %q: there is no such reflex outside of apps; one of an app goes when the app is applied without it", c.Name)
 	}
 	t.dropReflex(c.Name)
+	t.sweepStages()
 	return nil
 }
 

@@ -33,7 +33,7 @@ func newRehearsal(s *State, obs Observations) *rehearsal {
 		decide: Decide, state: s, obs: obs, index: s.revision,
 		slices: map[string]uint64{}, removed: map[string]bool{}, reasons: map[CopyKey]string{}, origin: map[CopyKey]CopyKey{},
 	}
-	r.state = s.withoutSigning()                 // what a plan names may not be pushed yet, nor signed
+	r.state = s.onPaper()                        // what a plan names may not be pushed yet, nor signed
 	r.obs.Settled, r.obs.Now = true, time.Time{} // on paper no time passes, and no run is due
 	r.obs.CalmFor = longAgo                      // a gate that only waits for its time opens
 	r.obs.Hosts = maps.Clone(obs.Hosts)

@@ -33,11 +33,12 @@ type Restore struct {
 	Placements []Placement `json:"placements,omitempty"`
 	Reflexes   []Reflex    `json:"reflexes,omitempty"` // outside of apps
 	Senses     []Sense     `json:"senses,omitempty"`
+	Stages     []Stage     `json:"stages,omitempty"` // of the reflexes
 }
 
 // Restoration returns the command that takes a mesh back to s.
 func (s *State) Restoration() Restore {
-	return Restore{MeshID: s.meshID, Era: s.era, Revision: s.revision, Apps: s.Apps(), Placements: s.Placements(), Reflexes: s.Reflexes(), Senses: s.Senses()}
+	return Restore{MeshID: s.meshID, Era: s.era, Revision: s.revision, Apps: s.Apps(), Placements: s.Placements(), Reflexes: s.Reflexes(), Senses: s.Senses(), Stages: s.Stages()}
 }
 
 // Trimmed is c without the placements that Apply would not use, those of apps
@@ -124,6 +125,7 @@ func (t *txn) restore(c Restore) *Rejected {
 	if r := t.restoreSenses(c.Senses); r != nil {
 		return r
 	}
+	t.restoreStages(c.Stages)
 	t.era = max(t.era, c.Era) + 1
 	t.touchAll() // slices name the era
 	return nil

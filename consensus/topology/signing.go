@@ -103,13 +103,12 @@ func (s *State) voucher(digest string) string {
 	return ""
 }
 
-// withoutSigning is the state under a policy that asks for no signatures.
-func (s *State) withoutSigning() *State {
-	if !s.signing.Required {
-		return s
-	}
+// onPaper is the state under a policy that asks for no signatures and stages no
+// reflexes, which move nothing by themselves.
+func (s *State) onPaper() *State {
 	open := *s
 	open.signing.Required = false
+	open.stages, open.reflexStage = New().stages, ReflexStage{Off: true}
 	return &open
 }
 

@@ -50,6 +50,9 @@ type image struct {
 	Thawed     Thaw                  `json:"thawed,omitzero"`
 	Loans      []Loan                `json:"loans,omitempty"`
 	Remnants   []Remnant             `json:"remnants,omitempty"`
+
+	ReflexStage ReflexStage `json:"reflex_stage,omitzero"`
+	Stages      []Stage     `json:"stages,omitempty"`
 }
 
 type hostImage struct {
@@ -100,6 +103,7 @@ func (s *State) image() image {
 		Reflexes: s.Reflexes(), Senses: s.Senses(),
 		Signing: s.signing, Signatures: s.allSignatures(),
 		Rebalance: s.rebalance, Moved: s.moved, Untold: s.untold, Thawed: s.thawed, Loans: s.loans, Remnants: s.Remnants(),
+		ReflexStage: s.reflexStage, Stages: s.Stages(),
 		Requests: make(map[string]remembered, s.requests.Len()),
 	}
 	for e := range values(s.hosts) {
@@ -197,6 +201,10 @@ func (im image) state() (*State, error) {
 	for _, x := range im.Senses {
 		s.senses = insert(s.senses, x.Spec.Name, &x)
 	}
+	s.reflexStage = im.ReflexStage
+	for _, st := range im.Stages {
+		s.stages = insert(s.stages, st.Rule, &st)
+	}
 	s.signing = im.Signing
 	for _, sig := range im.Signatures {
 		s.signatures, _, _ = s.signatures.Insert(signatureKey(sig.Digest, sig.Key), &sig)
@@ -218,7 +226,7 @@ func (im image) state() (*State, error) {
 // check holds the invariants that the rest of the package builds on.
 func (s *State) check(im image) error {
 	if s.hosts.Len() != len(im.Hosts) || s.apps.Len() != len(im.Apps) || s.copies.Len() != len(im.Placements) ||
-		s.tokens.Len() != len(im.Tokens) || s.revoked.Len() != len(im.Revoked) || s.reflexes.Len() != len(im.Reflexes) || s.senses.Len() != len(im.Senses) || s.signatures.Len() != len(im.Signatures) || s.replay.Len() != len(im.Requests) {
+		s.tokens.Len() != len(im.Tokens) || s.revoked.Len() != len(im.Revoked) || s.reflexes.Len() != len(im.Reflexes) || s.senses.Len() != len(im.Senses) || s.stages.Len() != len(im.Stages) || s.signatures.Len() != len(im.Signatures) || s.replay.Len() != len(im.Requests) {
 		return errors.New("two entries have one name")
 	}
 	for _, h := range im.Hosts {
@@ -271,7 +279,7 @@ func (s *State) check(im image) error {
 			return fmt.Errorf("loan %d cannot have come about", l.ID)
 		}
 	}
-	return errors.Join(s.checkLeases(im), s.checkRemnants(im))
+	return errors.Join(s.checkLeases(im), s.checkRemnants(im), s.checkStages())
 }
 
 func (s *State) checkStored(p Placement) error {

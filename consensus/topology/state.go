@@ -23,7 +23,11 @@ type State struct {
 	rebalance Rebalance
 	moved     []uint64 // spent of its budget; see Rebalanced
 	thawed    Thaw
-	loans     []Loan // replaced, never changed
+
+	reflexStage ReflexStage
+	stages      *iradix.Tree[*Stage] // by RuleKey
+
+	loans []Loan // replaced, never changed
 
 	apps     *iradix.Tree[*appEntry]
 	hosts    *iradix.Tree[*hostEntry]
@@ -78,6 +82,7 @@ func New() *State {
 		revoked:    iradix.New[Revocation](),
 		reflexes:   iradix.New[*Reflex](),
 		senses:     iradix.New[*Sense](),
+		stages:     iradix.New[*Stage](),
 		signatures: iradix.New[*Signature](),
 		requests:   iradix.New[remembered](),
 		replay:     iradix.New[string](),
@@ -173,7 +178,7 @@ func (s *State) Slice(host string) Slice {
 	slice := Slice{MeshID: s.meshID, Host: host, Era: s.era, Drain: DrainNone}
 	if e, ok := s.hosts.Get([]byte(host)); ok {
 		slice.Index, slice.Drain, slice.Removing, slice.Revoked = e.slice, e.Drain, e.Removing, s.revokedIDs()
-		slice.Reflexes, slice.Senses = s.reflexesOn(), s.sensesOn()
+		slice.Reflexes, slice.Senses, slice.Stages = s.reflexesOn(), s.sensesOn(), s.stagesOn(host)
 	}
 	slice.Leases = s.heldBy(host)
 	for p := range prefixed(s.onHost, host) {

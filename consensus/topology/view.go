@@ -36,6 +36,7 @@ type planner struct {
 	unfit    []UnfitHost         // where reliefs are given up
 	returned []uint64            // of the budget of rebalancing
 	swept    []Remnant           // that are no more
+	stages   []SetStage          // by the name of the reflex
 	granted  map[string]bool     // apps whose lease this decision grants
 	out      Decision
 }

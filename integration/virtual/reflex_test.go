@@ -29,6 +29,14 @@ func restless(name string) intent.App {
 	return a
 }
 
+// atOnce has reflexes in force on all hosts as soon as they are declared.
+func atOnce(t *testing.T, m *Mesh) {
+	t.Helper()
+	if err := m.Set(t.Context(), api.MeshSettings{ReflexStage: "off"}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // act is one act of a reflex, as its host told it.
 type act struct {
 	host string
@@ -107,6 +115,7 @@ func TestEvict(t *testing.T) {
 	Run(t, Config{Hosts: 4, Seed: 1, Surge: 1}, func(t *testing.T, m *Mesh) {
 		m.Form()
 		m.AwaitVoters(60*time.Second, 3)
+		atOnce(t, m)
 		m.Apply(restless("web"))
 		m.AwaitReady(30*time.Second, "web", 1)
 		st, err := m.Status(t.Context(), "web")
@@ -173,6 +182,7 @@ func TestCommonCause(t *testing.T) {
 	Run(t, Config{Hosts: 5, Seed: 3}, func(t *testing.T, m *Mesh) {
 		m.Form()
 		m.AwaitVoters(60*time.Second, 3)
+		atOnce(t, m)
 		m.Apply(App("web", 5))
 		m.AwaitReady(30*time.Second, "web", 5)
 		flee := intent.Reflex{
@@ -221,6 +231,7 @@ func TestBudgetUnderFaults(t *testing.T) {
 			b := &budgetRun{t: t, m: m, rng: rand.New(rand.NewPCG(seed, 77)), deaths: map[string][]time.Time{}}
 			m.Form()
 			m.AwaitVoters(60*time.Second, 3)
+			atOnce(t, m)
 			for _, name := range []string{"a", "b", "c", "d", "e"} {
 				m.Apply(restless(name))
 			}
