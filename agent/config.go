@@ -35,7 +35,7 @@ type Config struct {
 	NATS      []string // empty: embedded; else URLs of an existing NATS
 	Driver    string   // auto, process or systemd
 	AllowRun  bool     // whether reflexes may run hooks, and senses of users commands, on this host
-	// ReflexUnits are the units of systemd that reflexes may restart on this host.
+	// ReflexUnits are the units of systemd of this host on which reflexes may act.
 	ReflexUnits []string
 	Lease       topology.Timers // of singletons; default topology.DefaultTimers
 

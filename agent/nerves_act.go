@@ -103,7 +103,7 @@ func (n *nerves) perform(ctx context.Context, o reflexer.Order) (said string, er
 		return n.runHook(ctx, o)
 	}
 	if o.On.Scope == reflexes.ScopeUnit {
-		return "", n.restartUnit(ctx, o)
+		return "", n.actOnUnit(ctx, o)
 	}
 	if o.Class == reflexes.ClassB {
 		return "", n.reach(ctx, o)
@@ -160,8 +160,9 @@ func (n *nerves) actOn(ctx context.Context, id workload.CopyID, o reflexer.Order
 
 // able tells why this host cannot do what a rule may, or nil.
 func (n *nerves) able(r *reflexes.Rule) error {
-	if unit := r.Unit(); unit != "" {
-		if err := n.mayRestart(unit); err != nil {
+	unit, ops := r.Unit()
+	for _, op := range ops {
+		if err := n.mayOnUnit(op, unit); err != nil {
 			return err
 		}
 	}

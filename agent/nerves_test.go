@@ -267,7 +267,7 @@ func TestReflexOfTheHost(t *testing.T) {
 	for want, r := range map[string]intent.Reflex{
 		"needs a limit and a cooldown":       {Name: "x", When: "host.cpu.count > 0", Act: []intent.Action{{Op: "evict", Target: "web"}}},
 		"a unit is on its host alone":        limit(intent.Reflex{Name: "x", When: "unit.failures > 0", Scope: "unit:x.service", Cooldown: intent.Second, Act: []intent.Action{{Op: "evict"}}}),
-		"of a unit is not executed yet":      {Name: "x", When: "unit.failures > 0", Scope: "unit:x.service", Act: []intent.Action{{Op: "stop"}}},
+		"of a unit is not executed yet":      {Name: "x", When: "unit.failures > 0", Scope: "unit:x.service", Act: []intent.Action{{Op: "throttle", Args: map[string]string{"cpu": "50%"}}}},
 		"restart() of a unit needs its name": limit(intent.Reflex{Name: "x", When: "unit.failures > 0", Scope: "unit:*", Cooldown: intent.Second, Act: []intent.Action{{Op: "restart"}}}),
 		"did you mean host.cpu.count":        {Name: "x", When: "host.cpu.cont > 0", Act: []intent.Action{{Op: "emit", Target: "x"}}},
 		"it holds whatever happens":          limit(intent.Reflex{Name: "x", When: "host.cpu.count > 0", Act: []intent.Action{{Op: "restart", Target: "web"}}}),

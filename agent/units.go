@@ -10,17 +10,18 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/agent/reflexer"
+	"github.com/ganglion-mesh/ganglion/workload"
 	"github.com/ganglion-mesh/ganglion/workload/systemd"
 )
 
-// unitPatience is how long the restart of a unit is waited for. PID 1 goes on
+// unitPatience is how long the restart or the stop of a unit is waited for. PID 1 goes on
 // with it by the unit's own times.
 const unitPatience = 2 * time.Minute
 
-// unitRE is a unit that can be restarted, by its whole name.
+// unitRE is a unit that can be acted on, by its whole name.
 var unitRE = regexp.MustCompile(`^[A-Za-z0-9:_.@\\-]{1,240}\.(service|socket|timer|mount|path)$`)
 
-// checkReflexUnits judges the units that reflexes may restart.
+// checkReflexUnits judges the units on which reflexes may act.
 func checkReflexUnits(units []string) error {
 	for _, u := range units {
 		switch {
@@ -33,36 +34,49 @@ func checkReflexUnits(units []string) error {
 	return nil
 }
 
-// mayRestart tells why reflexes may not restart a unit of this host, or nil.
-func (n *nerves) mayRestart(unit string) error {
+// mayOnUnit tells why reflexes may not do something to a unit of this host, or nil.
+func (n *nerves) mayOnUnit(op, unit string) error {
 	if !slices.Contains(n.cfg.ReflexUnits, unit) {
-		return fmt.Errorf("this host does not let reflexes restart %s: it is not in reflex_units of its agent's configuration", unit)
+		return fmt.Errorf("this host does not let reflexes %s %s: it is not in reflex_units of its agent's configuration", op, unit)
+	}
+	if op == "signal" && !strings.HasSuffix(unit, ".service") {
+		return fmt.Errorf("signal %s: only a service has a process to send it to", unit)
 	}
 	if err := systemd.Available(); err != nil {
-		return fmt.Errorf("restart %s: %w", unit, err)
+		return fmt.Errorf("%s %s: %w", op, unit, err)
 	}
 	return nil
 }
 
-// restartUnit restarts a unit of this host that is no copy. Its token was borrowed
-// and counts as spent, whatever comes of it.
-func (n *nerves) restartUnit(ctx context.Context, o reflexer.Order) error {
-	if o.Do.Op != "restart" {
-		return fmt.Errorf("this release cannot %s a unit", o.Do.Op)
-	}
-	if err := n.mayRestart(o.On.Name); err != nil {
+// actOnUnit acts on a unit of this host that is no copy. Its token was borrowed and
+// counts as spent, whatever comes of it.
+func (n *nerves) actOnUnit(ctx context.Context, o reflexer.Order) error {
+	unit := o.On.Name
+	if err := n.mayOnUnit(o.Do.Op, unit); err != nil {
 		return err
 	}
 	if err := n.unfrozen("", false); err != nil {
 		return err
 	}
 	if o.Stage != 0 { // on trial: the log says in which order this and its end come
-		note := api.ActRequest{Host: n.cfg.Name, Loan: o.Loan, Op: api.ActNote, Rule: o.Rule, Stage: o.Stage, Why: fmt.Sprintf("%s of %s by reflex %s", o.Do.Op, o.On.Name, o.Rule)}
+		note := api.ActRequest{Host: n.cfg.Name, Loan: o.Loan, Op: api.ActNote, Rule: o.Rule, Stage: o.Stage, Why: fmt.Sprintf("%s of %s by reflex %s", o.Do.Op, unit, o.Rule)}
 		if err := n.ask(ctx, o, note); err != nil {
 			return err
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, unitPatience)
 	defer cancel()
-	return systemd.RestartUnit(ctx, o.On.Name)
+	switch o.Do.Op {
+	case "restart":
+		return systemd.RestartUnit(ctx, unit)
+	case "stop":
+		return systemd.StopUnit(ctx, unit)
+	case "signal":
+		sig, err := workload.ParseSignal(o.Do.Args["signal"])
+		if err != nil {
+			return err
+		}
+		return systemd.SignalUnit(ctx, unit, sig)
+	}
+	return fmt.Errorf("this release cannot %s a unit", o.Do.Op)
 }

@@ -96,7 +96,7 @@ func TestVersionFollowsWhatACopyEmbodies(t *testing.T) {
 
 func TestNotYet(t *testing.T) {
 	in := Intents{Reflexes: []Reflex{{Name: "r", Act: []Action{{Op: "restart"}, {Op: "claim"}}}, {Name: "s", Scope: "sense:x"},
-		{Name: "u", Scope: "unit:x", Act: []Action{{Op: "emit"}, {Op: "restart"}, {Op: "stop", Target: "web"}, {Op: "stop"}}}}, Apps: []App{
+		{Name: "u", Scope: "unit:x", Act: []Action{{Op: "signal"}, {Op: "restart"}, {Op: "stop", Target: "web"}, {Op: "throttle"}}}}, Apps: []App{
 		{Name: "all", Schedule: "@daily", Singleton: true, Once: true, Run: Run{Artifact: "./web.tar.gz"},
 			Checks:   []Check{{Type: CheckHTTP}, {Type: CheckSmoke}},
 			Reflexes: []Reflex{{Name: "x", Act: []Action{{Op: "stop"}, {Op: "emit"}, {Op: "signal"}}}, {Name: "y", Act: []Action{{Op: "claim"}}}}},

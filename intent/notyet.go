@@ -33,7 +33,7 @@ var laterActions = map[string]bool{
 
 // laterOnUnits are the actions that no agent takes on a unit of systemd yet.
 var laterOnUnits = map[string]bool{
-	"stop": true, "signal": true, "throttle": true,
+	"throttle": true,
 }
 
 // NotYet lists what of this reflex is not executed yet; its paths are relative
@@ -46,7 +46,7 @@ func (r Reflex) NotYet() []Problem {
 		case laterActions[a.Op]:
 			out = append(out, Problem{index("act", i) + ".op", a.Op + " is not executed yet; remove it"})
 		case scope == "unit" && laterOnUnits[a.Op] && a.Target == "":
-			out = append(out, Problem{index("act", i) + ".target", a.Op + " of a unit is not executed yet; name an app, or use restart() or emit"})
+			out = append(out, Problem{index("act", i) + ".target", a.Op + " of a unit is not executed yet; name an app, or use restart(), stop() or signal"})
 		}
 	}
 	return out

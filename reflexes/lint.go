@@ -166,6 +166,7 @@ var effects = []made{
 	{"stop", AppReady, Bool(false), false},
 	{"stop", AppReadyRatio, Float(0), false},
 	{"throttle", AppPSICPUSome10s, Float(1), false},
+	{"stop", UnitState, Text("inactive"), false},
 }
 
 // selfTrigger finds rules whose own act can make them hold.

@@ -252,19 +252,20 @@ func (b *builder) edges() {
 	}
 }
 
-// restartsUnit tells whether a rung restarts the unit that the rule is about.
-func (r *Rule) restartsUnit(rung *Rung) bool {
-	return r.Scope == ScopeUnit && rung.Do.Op == "restart" && rung.Do.Target == ""
+// onUnit tells whether a rung acts on the unit that the rule is about.
+func (r *Rule) onUnit(rung *Rung) bool {
+	return r.Scope == ScopeUnit && rung.op.onApp && rung.Do.Op != "evict" && rung.Do.Target == ""
 }
 
-// Unit returns the unit of systemd that the rule may restart; empty: none.
-func (r *Rule) Unit() string {
+// Unit returns the unit of systemd on which the rule may act, and by which
+// operations; empty: none.
+func (r *Rule) Unit() (unit string, ops []string) {
 	for i := range r.Rungs {
-		if r.restartsUnit(&r.Rungs[i]) {
-			return r.pattern
+		if rung := &r.Rungs[i]; r.onUnit(rung) {
+			unit, ops = r.pattern, append(ops, rung.Do.Op)
 		}
 	}
-	return ""
+	return unit, ops
 }
 
 // actions finds what the rungs act on, and how far they reach.
@@ -272,11 +273,11 @@ func (b *builder) actions() {
 	r := b.rule
 	for i := range r.Rungs {
 		rung := &r.Rungs[i]
-		if r.restartsUnit(rung) {
+		if r.onUnit(rung) {
 			// It is no copy, and who depends on it nobody here knows.
 			rung.op.class, rung.op.durable = ClassB, true
 			if strings.Contains(r.pattern, "*") {
-				b.fail(r.actPath(rung), "restart() of a unit needs its name, as in scope = \"unit:nginx.service\"")
+				b.fail(r.actPath(rung), "%s of a unit needs its name, as in scope = \"unit:nginx.service\"", rung.Do.Op)
 			}
 		}
 		r.class = max(r.class, rung.op.class)

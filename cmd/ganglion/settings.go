@@ -48,7 +48,7 @@ var settings = []setting{
 	{"artifact_rate", kindText, "how fast packages are fetched, a second: 20MiB (default unbounded)"},
 	{"driver", kindText, "auto, systemd or process (default auto)"},
 	{"allow_run", kindBool, "let reflexes and senses run commands on this host (default false)"},
-	{"reflex_units", kindList, "systemd units that reflexes may restart on this host (default none)"},
+	{"reflex_units", kindList, "systemd units of this host that reflexes may restart, stop and signal (default none)"},
 }
 
 func findSetting(key string) (setting, bool) {

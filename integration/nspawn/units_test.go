@@ -78,3 +78,55 @@ func TestReflexHealsAUnit(t *testing.T) {
 		t.Errorf("a second restart within the window: %v", fired)
 	}
 }
+
+// TestReflexStopsAndSignalsUnits: a unit that is named is stopped by its own rule, and
+// one gets a signal, each once, for the one token of so small a mesh.
+func TestReflexStopsAndSignalsUnits(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		act  string
+		done func(a agent) error
+	}{
+		{"stop()", func(a agent) error {
+			if state := a.property("mine.service", "ActiveState"); state != "inactive" {
+				return fmt.Errorf("it is %s", state)
+			}
+			_, err := a.try("test", "-e", "/srv/stopped") // its own ExecStop
+			return err
+		}},
+		{"signal({ signal = \"SIGHUP\" })", func(a agent) error {
+			_, err := a.try("test", "-e", "/srv/signalled")
+			return err
+		}},
+	} {
+		op, _, _ := strings.Cut(c.act, "(")
+		t.Run(op, func(t *testing.T) {
+			t.Parallel()
+			a := startMesh(t, "--reflex-units", "mine.service")
+			unit := filepath.Join(t.TempDir(), "unit")
+			text := "[Service]\nExecStart=/bin/sh -c 'trap \"touch /srv/signalled\" HUP; while :; do sleep 0.1; done'\nExecStop=/bin/touch /srv/stopped\n"
+			if err := os.WriteFile(unit, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			a.CopyIn(t, unit, "/etc/systemd/system/mine.service", 0o644)
+			a.must("systemctl", "daemon-reload")
+			a.must("systemctl", "start", "mine.service")
+			a.apply(fmt.Sprintf("reflex \"quiet\" {\n  scope = \"unit:mine.service\"\n  when = \"unit.state == 'active'\"\n  for = \"2s\"\n  act = [%s]\n  cooldown = \"1s\"\n  limit = \"5/1m\"\n}\n", c.act))
+			a.await("the unit's part of it", func() error {
+				if err := c.done(a); err != nil {
+					return fmt.Errorf("%w; suppressed: %v", err, a.told("reflex.quiet.>", "suppressed"))
+				}
+				return nil
+			})
+			a.await("it to be told", func() error {
+				if fired := a.told("reflex.quiet.>", "fired"); len(fired) != 1 || !strings.Contains(fired[0], `"result":"ok"`) {
+					return fmt.Errorf("fired %v", fired)
+				}
+				return nil
+			})
+			if op == "signal" && a.property("mine.service", "ActiveState") != "active" {
+				t.Error("a signal that the unit takes has ended it")
+			}
+		})
+	}
+}

@@ -4,9 +4,12 @@ package systemd
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 )
 
 // RestartUnit has PID 1 restart a unit that is no copy of ours, or start it if it
@@ -14,49 +17,80 @@ import (
 // by its own measure, or why it is not. It may be called from any goroutine, and
 // needs no Driver.
 func RestartUnit(ctx context.Context, unit string) error {
-	if err := restartUnit(ctx, unit); err != nil {
-		return fmt.Errorf("restart unit %s: %w", unit, err)
+	return withUnit(ctx, "restart", unit, func(p pid1) error {
+		// Else PID 1 refuses what it has given up on. That there is nothing to reset is
+		// no matter: whether there is such a unit is told by the next answer.
+		_ = p.call(ctx, "ResetFailedUnit", unit).Err
+		return p.job(ctx, "RestartUnit", unit)
+	})
+}
+
+// StopUnit has PID 1 stop a unit that is no copy of ours, by the unit's own rule, and
+// returns once it is down, as RestartUnit does. One that does not run is left as it is.
+// Nothing keeps what else may start it from doing so.
+func StopUnit(ctx context.Context, unit string) error {
+	return withUnit(ctx, "stop", unit, func(p pid1) error { return p.job(ctx, "StopUnit", unit) })
+}
+
+// SignalUnit has PID 1 send a signal to the main process of a service that is no copy
+// of ours. That there is none is an error.
+func SignalUnit(ctx context.Context, unit string, sig syscall.Signal) error {
+	return withUnit(ctx, "send "+unix.SignalName(sig)+" to", unit, func(p pid1) error {
+		return p.call(ctx, "KillUnit", unit, "main", int32(sig)).Err
+	})
+}
+
+// pid1 is a connection to PID 1 for one call of a stranger.
+type pid1 struct {
+	conn    connection
+	signals <-chan *dbus.Signal
+}
+
+func withUnit(ctx context.Context, verb, unit string, do func(pid1) error) error {
+	conn, signals, err := dial(privateSocket)
+	if err == nil {
+		err = do(pid1{conn, signals})
+		conn.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("%s unit %s: %w", verb, unit, err)
 	}
 	return nil
 }
 
-func restartUnit(ctx context.Context, unit string) error {
-	conn, signals, err := dial(privateSocket)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	manager := conn.Object(busName, managerPath)
-	call := func(method string, args ...any) *dbus.Call {
-		ctx, cancel := context.WithTimeout(ctx, callTimeout)
-		defer cancel()
-		return manager.CallWithContext(ctx, managerIface+method, 0, args...)
-	}
-	// Else PID 1 refuses what it has given up on. That there is nothing to reset is
-	// no matter: whether there is such a unit is told by the next answer.
-	_ = call("ResetFailedUnit", unit).Err
+func (p pid1) call(ctx context.Context, method string, args ...any) *dbus.Call {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return p.conn.Object(busName, managerPath).CallWithContext(ctx, managerIface+method, 0, args...)
+}
+
+// job has PID 1 begin a job of a unit, and waits for its end.
+func (p pid1) job(ctx context.Context, method, unit string) error {
 	var job dbus.ObjectPath
-	if err := call("RestartUnit", unit, "replace").Store(&job); err != nil {
+	if err := p.call(ctx, method, unit, "replace").Store(&job); err != nil {
 		return err
 	}
 	for {
 		select {
-		case s, ok := <-signals:
+		case s, ok := <-p.signals:
 			if !ok {
-				return fmt.Errorf("PID 1 has dropped the connection: it is not known whether it runs")
+				return errDropped
 			}
 			if result, ours := jobResult(s, job); ours && result != "done" {
 				return fmt.Errorf("systemd says %q; see journalctl -u %s", result, unit)
 			} else if ours {
 				return nil
 			}
-		case <-conn.Context().Done():
-			return fmt.Errorf("PID 1 has dropped the connection: it is not known whether it runs")
+		case <-p.conn.Context().Done():
+			return errDropped
 		case <-ctx.Done():
-			return fmt.Errorf("it is not up yet: %w", ctx.Err())
+			return fmt.Errorf("systemd is not done with it yet: %w", ctx.Err())
 		}
 	}
 }
+
+// errDropped tells that the end of a job will not be heard of.
+var errDropped = errors.New("PID 1 has dropped the connection: it is not known how it ended")
 
 // jobResult is how a job ended, if that is what PID 1 says.
 func jobResult(s *dbus.Signal, job dbus.ObjectPath) (result string, ours bool) {
