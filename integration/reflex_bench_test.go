@@ -22,7 +22,6 @@ import (
 func BenchmarkReflexOnExit(b *testing.B) {
 	const copies = 200
 	stamp := compileC(b, "stamp")
-	println("T0")
 	r := rig.New(b, 1)
 	h := r.Hosts[0]
 	h.StartAgent()

@@ -59,9 +59,9 @@ func (m *Manager) wish(ctx context.Context, id workload.CopyID, w wish) error {
 	}
 }
 
-// fulfil does what was wished for since the last mail, and returns when to step
-// again; wake is when that was so far.
-func (r *runner) fulfil(ctx context.Context, wake time.Time) time.Time {
+// fulfil does what was wished for since the last time. It returns when to step
+// again, if it has stepped.
+func (r *runner) fulfil(ctx context.Context) (wake time.Time, stepped bool) {
 	for _, w := range r.takeWishes() {
 		err := w.may()
 		switch {
@@ -70,10 +70,11 @@ func (r *runner) fulfil(ctx context.Context, wake time.Time) time.Time {
 			err = r.signal(w.signal)
 		case !w.revives || r.handle == nil:
 			wake, err = r.restart(ctx, w.why)
+			stepped = true
 		}
 		w.done <- err
 	}
-	return wake
+	return wake, stepped
 }
 
 func (r *runner) takeWishes() []wish {

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ganglion-mesh/ganglion/agent/packages"
 	"github.com/ganglion-mesh/ganglion/workload"
 )
 
@@ -70,13 +69,6 @@ type runner struct {
 	probers   sync.WaitGroup
 }
 
-// mail is what the Manager has for a runner: the order that counts, nil if the
-// copy should not be here.
-type mail struct {
-	order   *order
-	restart bool
-}
-
 // newRunner is called with mu held. Main and spares are what runs of the copy.
 func (m *Manager) newRunner(id workload.CopyID, main workload.Handle, spares []workload.Handle) *runner {
 	leased, _ := main.(workload.Leased)
@@ -98,19 +90,6 @@ func (m *Manager) newRunner(id workload.CopyID, main workload.Handle, spares []w
 		r.view = view{version: inst.Spec.Version, st: workload.Status{Generation: inst.Spec.Generation, State: workload.StateRunning, Instance: &inst}}
 	}
 	return r
-}
-
-// post leaves mail, replacing what has not been read. It is called with m.mu
-// held and never blocks.
-func (r *runner) post(in mail) {
-	if r.inbox != nil {
-		in.restart = in.restart || r.inbox.restart
-	}
-	r.inbox = &in
-	select {
-	case r.bell <- struct{}{}:
-	default:
-	}
 }
 
 // run keeps the copy until it is neither wanted nor running, or ctx ends; then
@@ -143,7 +122,7 @@ func (r *runner) run(ctx context.Context) {
 			}
 			wake = r.exited(ctx, exit)
 		case <-r.bell:
-			wake = r.fulfil(ctx, r.readMail(ctx))
+			wake = r.heed(ctx)
 		case <-r.arrival():
 			wake = r.consider(ctx, r.awaited.order)
 		case p := <-r.results:
@@ -221,37 +200,6 @@ func (r *runner) lost() {
 	r.exits = nil
 	if r.handle != nil {
 		r.m.log.Warn("the driver no longer watches this copy", "copy", r.id.String())
-	}
-}
-
-func (r *runner) readMail(ctx context.Context) time.Time {
-	r.m.mu.Lock()
-	in := r.inbox
-	r.inbox = nil
-	r.m.mu.Unlock()
-	if in == nil {
-		return r.step(ctx, workload.Tick{})
-	}
-	if in.order == nil {
-		r.awaited = nil
-		return r.step(ctx, workload.Want{})
-	}
-	// Before the order, so that a copy which the order starts is not started
-	// twice; another generation is a restart by itself.
-	if in.restart && in.order.target.Generation == r.order.target.Generation {
-		r.step(ctx, workload.RestartAsked{})
-	}
-	return r.consider(ctx, *in.order)
-}
-
-// takeOrder makes o the order, with its package if it is there: for a copy that
-// already runs the next start may be a fast one.
-func (r *runner) takeOrder(o order, st packages.State) {
-	o.spec.Package = st.Dir
-	r.order, r.prepared = o, st.Ready && o.fault == nil
-	inst := r.sup.Status().Instance
-	if r.probes == nil && inst != nil && inst.Spec.Generation == o.target.Generation {
-		r.makeProbes()
 	}
 }
 
