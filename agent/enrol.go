@@ -16,7 +16,6 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
-	"github.com/ganglion-mesh/ganglion/events"
 	"github.com/ganglion-mesh/ganglion/gossip"
 	"github.com/ganglion-mesh/ganglion/trust"
 )
@@ -177,11 +176,9 @@ func (s *server) postEnrol(r *http.Request, body []byte) (any, error) {
 	if err != nil {
 		return nil, api.Errorf(api.CodeInvalid, "%v", err)
 	}
-	res, err := s.commit(r, topology.Command{EnrolHost: &topology.EnrolHost{Name: req.Host, ID: req.HostID}})
-	if err != nil {
+	if _, err := s.commit(r, topology.Command{EnrolHost: &topology.EnrolHost{Name: req.Host, ID: req.HostID}}); err != nil {
 		return nil, err
 	}
-	s.teller.emit(events.New(events.HostSubject(req.Host), events.HostJoined{}).With("", res.Revision))
 	return trust.JoinResponse{
 		MeshID: state.MeshID(), MeshName: state.MeshName(), Role: stored.Role,
 		Cert: cert, CA: tr.CACert, GossipKey: tr.GossipKey, Seeds: s.gossipSeeds(),

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
@@ -36,6 +37,9 @@ func (s *server) commit(r *http.Request, cmd topology.Command) (topology.Result,
 		return topology.Result{}, &consensus.NotLeaderError{}
 	}
 	cmd.RequestID = r.Header.Get(api.HeaderRequest)
+	if who, err := s.callerOf(r); err == nil { // a host that joins is nobody yet
+		cmd.By = strings.ToValidUTF8(shorten(who.handedOn()), "")
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
 	defer cancel()
 	res, err := node.Apply(ctx, cmd)
@@ -115,15 +119,13 @@ func (s *server) postApply(r *http.Request, body []byte) (any, error) {
 	if len(changes) == 0 && !haltedBefore(state, in) && !state.Reverted(in) {
 		return resp, nil // nothing to commit
 	}
+	put.Differs = topology.DiffersIn(changes)
 	res, err := s.commit(r, topology.Command{PutIntents: &put})
 	if err != nil {
 		return nil, err
 	}
 	resp.Revision = res.Revision
 	s.stagedBy(res.Revision, &resp)
-	for _, c := range changes {
-		s.teller.intent(c, res.Revision)
-	}
 	return resp, nil
 }
 
@@ -169,7 +171,6 @@ func (s *server) deleteApp(r *http.Request, _ []byte) (any, error) {
 		return nil, err
 	}
 	gone := intent.Change{Op: intent.OpRemove, Kind: intent.ChangeApp, Name: name}
-	s.teller.intent(gone, res.Revision)
 	return api.ApplyResponse{Revision: res.Revision, Changes: []intent.Change{gone}}, nil
 }
 

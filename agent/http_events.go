@@ -115,8 +115,8 @@ func (s *server) getEvents(w http.ResponseWriter, r *http.Request) {
 			w.Header().Add(api.HeaderMissing, src.host)
 		}
 	}
-	out := newLines(w)
-	if mergeEvents(sources, func(e events.Event) bool { return out.json(e) }) {
+	out, told := newLines(w), newRepeats()
+	if mergeEvents(sources, func(e events.Event) bool { return !told.first(e) || out.json(e) }) {
 		for _, src := range sources {
 			if src.broken {
 				w.Header().Add(http.TrailerPrefix+api.HeaderMissing, src.host)
@@ -212,6 +212,14 @@ func (s *server) followEvents(r *http.Request, out *lines) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
+	told := newRepeats()
+	tell := func(e events.Event, line []byte) bool {
+		if e.ID != "" && !told.first(e) || out.put(line) {
+			return true
+		}
+		cancel()
+		return false
+	}
 	followed := map[string]string{} // host ids by name: one that joins again has begun to count anew
 	from := r.URL.Query()
 	for {
@@ -223,7 +231,7 @@ func (s *server) followEvents(r *http.Request, out *lines) {
 			}
 			followed[m.Name] = id
 			q := from // each host's own: from changes below, before its follower may have begun
-			wg.Go(func() { s.followHost(ctx, cancel, m.Name, id, q, out) })
+			wg.Go(func() { s.followHost(ctx, m.Name, id, q, tell) })
 		}
 		// A host that comes later is followed from its beginning.
 		from = cloneQuery(r.URL.Query(), "since", "8760h")
@@ -236,8 +244,8 @@ func (s *server) followEvents(r *http.Request, out *lines) {
 }
 
 // followHost follows one host, again after each break, from where it broke, until
-// it has left.
-func (s *server) followHost(ctx context.Context, gone context.CancelFunc, host, id string, q url.Values, out *lines) {
+// it has left. tell is given each line with the event it is, if it is one.
+func (s *server) followHost(ctx context.Context, host, id string, q url.Values, tell func(e events.Event, line []byte) bool) {
 	var retry backoff
 	for ctx.Err() == nil {
 		m, known := byName(s.pool.Members())[host]
@@ -250,14 +258,11 @@ func (s *server) followHost(ctx context.Context, gone context.CancelFunc, host, 
 			}
 		}, func(line []byte) bool {
 			retry.reset()
-			if e, err := events.Parse(line); err == nil {
+			e, err := events.Parse(line)
+			if err == nil {
 				q = cloneQuery(q, "after", strconv.FormatUint(e.Seq, 10))
 			}
-			if !out.put(slices.Clone(line)) {
-				gone()
-				return false
-			}
-			return true
+			return tell(e, slices.Clone(line))
 		})
 		if err != nil && ctx.Err() == nil {
 			s.log.Debug("follow events", "host", host, "error", err)

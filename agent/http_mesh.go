@@ -7,7 +7,6 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
-	"github.com/ganglion-mesh/ganglion/events"
 	"github.com/ganglion-mesh/ganglion/gossip"
 	"github.com/ganglion-mesh/ganglion/trust"
 )
@@ -183,13 +182,6 @@ func (s *server) postDrain(r *http.Request, _ []byte) (any, error) {
 
 func (s *server) drain(r *http.Request, set topology.SetDrain) (any, error) {
 	res, err := s.commit(r, topology.Command{SetDrain: &set})
-	if err == nil && res.Changed && set.Drain == topology.DrainDraining {
-		var copies int
-		if node := s.raft.node(); node != nil {
-			copies = len(node.State().PlacementsOn(set.Host))
-		}
-		s.teller.emit(events.New(events.HostSubject(set.Host), events.HostDraining{Copies: copies}).With("", res.Revision))
-	}
 	return api.ApplyResponse{Revision: res.Revision}, err
 }
 

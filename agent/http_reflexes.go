@@ -50,7 +50,6 @@ func (s *server) deleteReflex(r *http.Request, _ []byte) (any, error) {
 		return nil, err
 	}
 	gone := intent.Change{Op: intent.OpRemove, Kind: intent.ChangeReflex, Name: name}
-	s.teller.intent(gone, res.Revision)
 	return api.ApplyResponse{Revision: res.Revision, Changes: []intent.Change{gone}}, nil
 }
 
@@ -62,7 +61,6 @@ func (s *server) deleteSense(r *http.Request, _ []byte) (any, error) {
 		return nil, err
 	}
 	gone := intent.Change{Op: intent.OpRemove, Kind: intent.ChangeSense, Name: name}
-	s.teller.intent(gone, res.Revision)
 	return api.ApplyResponse{Revision: res.Revision, Changes: []intent.Change{gone}}, nil
 }
 

@@ -51,11 +51,10 @@ func (s *server) setSigning(r *http.Request, c topology.SetSigning, what string)
 	if err != nil {
 		return err
 	}
-	c.By = who.handedOn()
 	if _, err := s.commit(r, topology.Command{SetSigning: &c}); err != nil {
 		return err
 	}
-	s.log.Warn("the policy on signatures of packages was changed", "change", what, "by", c.By)
+	s.log.Warn("the policy on signatures of packages was changed", "change", what, "by", who.handedOn())
 	return nil
 }
 

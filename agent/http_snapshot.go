@@ -78,15 +78,13 @@ func (s *server) postRestore(r *http.Request, body []byte) (any, error) {
 		}
 		return resp, nil
 	}
+	cmd.Restore.Differs = topology.DiffersIn(resp.Changes)
 	res, err := s.commit(r, cmd)
 	if err != nil {
 		return nil, err
 	}
 	s.log.Warn("the mesh was restored", "from_era", req.Restore.Era, "from_revision", req.Restore.Revision, "revision", res.Revision)
 	resp.Revision = res.Revision
-	for _, c := range resp.Changes {
-		s.teller.intent(c, res.Revision)
-	}
 	return resp, nil
 }
 

@@ -28,6 +28,7 @@ type leaderLoop struct {
 	teller  *teller
 	log     *slog.Logger
 	told    func(leads bool)                  // a seam; may be nil
+	synced  func() error                      // has all that was told on disk
 	last    atomic.Pointer[topology.Decision] // of the present term, for status
 	gate    gate
 	current atomic.Uint64 // term in which this host leads and has passed its barrier; 0: none
@@ -41,12 +42,11 @@ type leaderLoop struct {
 // makeLeader puts together what a member does while it leads.
 func (m *member) makeLeader() {
 	m.obs = newObservatory()
-	m.teller = newTeller(m.cfg.Name, m.emit)
 	m.lessor = newLessor(m.raft, m.cfg.bootClock(), m.cfg.Lease)
 	m.lender = &lender{raft: m.raft, clock: m.cfg.bootClock(), held: func() string { return m.leader.withholds() }}
 	m.leader = &leaderLoop{
-		raft: m.raft, obs: m.obs, pool: m.pool, teller: m.teller, lessor: m.lessor, lender: m.lender, brake: m.brake,
-		log: m.log, told: m.cfg.Seams.Lead,
+		raft: m.raft, obs: m.obs, pool: m.pool, teller: newTeller(m.cfg.Name, m.tell), lessor: m.lessor, lender: m.lender, brake: m.brake,
+		log: m.log, told: m.cfg.Seams.Lead, synced: m.recorder.Sync,
 		probes: &prober{net: m.cfg.network(), obs: m.obs, asked: map[string]time.Time{}},
 		voters: &voterKeeper{pool: m.pool, obs: m.obs, links: m.links, log: m.log, asked: map[string]time.Time{}, retiring: map[string]time.Time{}},
 	}
@@ -192,7 +192,6 @@ func (l *leaderLoop) step(ctx context.Context, node *consensus.Node, state *topo
 			l.log.Debug("decision overtaken", "why", res.Err)
 			return 0
 		}
-		l.teller.command(cmd, state, d, res.Revision)
 	}
 	l.teller.decision(d, state.Revision())
 	if d.Wake > 0 && d.Wake < leaderTick {

@@ -74,7 +74,6 @@ type brain struct {
 	leader *leaderLoop
 	lessor *lessor
 	lender *lender
-	teller *teller
 	brake  *brake.Keeper
 }
 
@@ -255,11 +254,22 @@ func (m *member) emit(d events.Draft) string { return m.record(d).ID }
 
 // record is emit that returns the event as it was recorded.
 func (m *member) record(d events.Draft) events.Event {
+	e, _ := m.append(d) // it is logged, and the recorder counts it
+	return e
+}
+
+// tell is emit that says why an event could not be recorded.
+func (m *member) tell(d events.Draft) error {
+	_, err := m.append(d)
+	return err
+}
+
+func (m *member) append(d events.Draft) (events.Event, error) {
 	e, err := m.recorder.Append(d)
 	if err != nil {
 		m.log.Warn("record event", "type", d.Type, "subject", d.Subject, "error", err)
 	}
-	return e
+	return e, err
 }
 
 func (m *member) publisherConfig() events.PublisherConfig {

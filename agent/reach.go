@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/agent/reflexer"
 	"github.com/ganglion-mesh/ganglion/consensus"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
-	"github.com/ganglion-mesh/ganglion/events"
 	"github.com/ganglion-mesh/ganglion/reflexes"
 	"github.com/ganglion-mesh/ganglion/workload"
 )
@@ -193,16 +193,13 @@ func (m *member) commitAct(ctx context.Context, cmd topology.Command, req api.Ac
 	if node == nil {
 		return &consensus.NotLeaderError{}
 	}
-	cmd.RequestID = key
+	cmd.RequestID, cmd.By = key, strings.ToValidUTF8(shorten(req.Why), "")
 	res, err := node.Apply(ctx, cmd)
 	switch {
 	case err != nil:
 		return err
 	case res.Err != nil:
 		return api.Errorf(rejectionCode(res.Err), "%s", res.Err.Error())
-	}
-	if cmd.SetDrain != nil && res.Changed {
-		m.emit(events.New(events.HostSubject(req.Host), events.HostDraining{By: req.Why, Copies: len(node.State().PlacementsOn(req.Host))}).With("", res.Revision))
 	}
 	return nil
 }

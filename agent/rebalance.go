@@ -95,11 +95,7 @@ func (s *server) postMesh(r *http.Request, body []byte) (any, error) {
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
-	who, err := s.callerOf(r)
-	if err != nil {
-		return nil, err
-	}
-	cmds, set, err := meshCommands(req, who.handedOn())
+	cmds, set, err := meshCommands(req)
 	if err != nil {
 		return nil, err
 	}
@@ -120,20 +116,20 @@ func (s *server) postMesh(r *http.Request, body []byte) (any, error) {
 
 // meshCommands are the commands by which settings are changed, and the settings as
 // they are then.
-func meshCommands(req api.MeshSettings, by string) (cmds []topology.Command, set api.MeshSettings, err error) {
+func meshCommands(req api.MeshSettings) (cmds []topology.Command, set api.MeshSettings, err error) {
 	if req.Rebalance != "" {
 		v, err := topology.ParseRebalance(req.Rebalance)
 		if err != nil {
 			return nil, set, api.Errorf(api.CodeInvalid, "%v", err)
 		}
-		cmds, set.Rebalance = append(cmds, topology.Command{Rebalance: &topology.SetRebalance{Rebalance: v, By: by}}), v.String()
+		cmds, set.Rebalance = append(cmds, topology.Command{Rebalance: &topology.SetRebalance{Rebalance: v}}), v.String()
 	}
 	if req.ReflexStage != "" {
 		v, err := topology.ParseReflexStage(req.ReflexStage)
 		if err != nil {
 			return nil, set, api.Errorf(api.CodeInvalid, "%v", err)
 		}
-		cmds, set.ReflexStage = append(cmds, topology.Command{ReflexStage: &topology.SetReflexStage{ReflexStage: v, By: by}}), v.String()
+		cmds, set.ReflexStage = append(cmds, topology.Command{ReflexStage: &topology.SetReflexStage{ReflexStage: v}}), v.String()
 	}
 	if len(cmds) == 0 {
 		return nil, set, api.Errorf(api.CodeInvalid, "set mesh: no setting is named; there are rebalance and reflex_stage")

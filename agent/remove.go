@@ -131,11 +131,6 @@ func (s *server) outOfQuorum(ctx context.Context, name string) (string, error) {
 // strike takes the host off the roster, which revokes its identity. The leader's
 // loop tells it.
 func (s *server) strike(r *http.Request, rm topology.RemoveHost, out api.Removal) (any, error) {
-	c, err := s.callerOf(r)
-	if err != nil {
-		return nil, err
-	}
-	rm.By = c.handedOn()
 	res, err := s.commit(r, topology.Command{RemoveHost: &rm})
 	if err != nil {
 		return nil, err

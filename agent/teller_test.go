@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -10,11 +12,17 @@ import (
 )
 
 // ear notes what a teller tells.
-type ear struct{ told []string }
+type ear struct {
+	told []string
+	ids  []string
+	deaf error // it takes nothing
+}
 
-func (e *ear) emit(d events.Draft) string {
-	e.told = append(e.told, d.Type)
-	return ""
+func (e *ear) emit(d events.Draft) error {
+	if e.deaf == nil {
+		e.told, e.ids = append(e.told, d.Type), append(e.ids, d.ID)
+	}
+	return e.deaf
 }
 
 func (e *ear) take(t *testing.T, want ...string) {
@@ -50,41 +58,69 @@ func TestSuspectsAreTold(t *testing.T) {
 func TestRunsAreTold(t *testing.T) {
 	var e ear
 	tell := newTeller("h1", e.emit)
-	tell.runs(topology.RecordRuns{Runs: []topology.RunRecord{
-		{App: "a", Of: 3, Outcome: topology.RunDone},
-		{App: "b", Of: 3, Outcome: topology.RunFailed, Begin: true},
-		{App: "c", Of: 3, Outcome: topology.RunFailed},
-		{App: "d", Of: 3, Outcome: topology.RunReplaced, Begin: true},
-	}}, 9)
+	index := uint64(8)
+	hear := func(runs ...topology.RunFact) {
+		var list []topology.Fact
+		index++
+		for i, r := range runs {
+			list = append(list, topology.Fact{Index: index, Nth: i, Run: &r})
+		}
+		tell.facts(list, topology.New())
+	}
+	hear(topology.RunFact{App: "a", Of: 3, Outcome: topology.RunDone},
+		topology.RunFact{App: "b", Of: 3, Outcome: topology.RunFailed, Again: true},
+		topology.RunFact{App: "c", Of: 3, Outcome: topology.RunFailed})
 	e.take(t, "app.stopped", "app.needs_human", "app.stopped")
 	for _, of := range []uint64{3, 3, 3, 7, 7} {
-		tell.runs(topology.RecordRuns{Runs: []topology.RunRecord{{App: "a", Of: of, Passed: "the one before it still runs", Overlap: true}}}, 9)
+		hear(topology.RunFact{App: "a", Of: of, Passed: "the one before it still runs", Overlap: true})
 	}
 	e.take(t, "app.unplaced", "app.unplaced")
-	tell.runs(topology.RecordRuns{Runs: []topology.RunRecord{{App: "a", Of: 7, Passed: "missed"}}}, 9)
+	hear(topology.RunFact{App: "a", Of: 7, Passed: "missed"})
 	e.take(t, "app.unplaced")
 }
 
-// What was decided is told once by each leader that finds it untold.
+// What was decided is told once by each leader that finds it untold, by one id
+// whoever tells it; and what could not be recorded is told later, in order.
 func TestFactsAreTold(t *testing.T) {
 	var e ear
-	tell := newTeller("h1", e.emit)
+	tell, state := newTeller("h1", e.emit), topology.New()
 	facts := []topology.Fact{
 		{Index: 4, Setting: &topology.SettingChange{Setting: topology.SettingRebalance, From: "off", To: "10/10m"}},
 		{Index: 6, Removed: &topology.Revocation{Name: "h2", ID: "id", Unproved: []string{provedFiles}}},
+		{Index: 6, Nth: 1, Copy: &topology.CopyFact{App: "web", From: "h2", Gone: topology.GoneHost}},
 		{Index: 7, Removed: &topology.Revocation{Name: "h3", ID: "id", Left: true}},
 	}
-	if upTo := tell.facts(facts[:1]); upTo != 4 {
-		t.Errorf("told up to %d", upTo)
+	hear := func(list []topology.Fact, upTo uint64, want ...string) {
+		t.Helper()
+		if got := tell.facts(list, state); got != upTo {
+			t.Errorf("told up to %d, want %d", got, upTo)
+		}
+		e.take(t, want...)
 	}
-	e.take(t, "mesh.changed")
-	if upTo := tell.facts(facts); upTo != 7 {
-		t.Errorf("told up to %d", upTo)
-	}
-	e.take(t, "host.removed", "host.left")
-	tell.facts(facts) // that it was told could not be recorded
-	e.take(t)
+	hear(facts[:1], 4, "mesh.changed")
+	e.deaf = errors.New("no space left on device")
+	hear(facts, 4)
+	e.deaf = nil
+	hear(facts, 7, "host.removed", "app.unplaced", "host.left")
+	hear(facts, 7) // that it was told could not be recorded
+	first := e.ids
+	e.ids = nil
 	tell.elected(2, 9)
-	tell.facts(facts[1:])
-	e.take(t, "leader.elected", "host.removed", "host.left")
+	hear(facts[1:], 7, "leader.elected", "host.removed", "app.unplaced", "host.left")
+	if !slices.Equal(e.ids[1:], first[1:]) || e.ids[1] == e.ids[2] {
+		t.Errorf("told again by the ids %q, before %q", e.ids, first)
+	}
+	tell.elected(3, 9)
+	e.take(t, "leader.elected")
+	missed := append([]topology.Fact{{Index: 5, Missed: 9}}, facts[1:]...)
+	hear(missed, 7, "mesh.missed", "host.removed", "app.unplaced", "host.left")
+}
+
+// An event that no recorder ever takes does not hold up those that follow.
+func TestAFactThatIsNoEventIsPassedOver(t *testing.T) {
+	e := ear{deaf: fmt.Errorf("record: %w", events.ErrInvalid)}
+	tell := newTeller("h1", e.emit)
+	if told := tell.facts([]topology.Fact{{Index: 4, Host: &topology.HostFact{Name: "NO NAME", What: topology.HostJoined}}}, topology.New()); told != 4 {
+		t.Errorf("told up to %d", told)
+	}
 }

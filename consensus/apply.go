@@ -15,11 +15,12 @@ import (
 // leader's loop to take it.
 const proposeTimeout = 10 * time.Second
 
-// Apply commits a command and returns what applying it gave, rejections
-// included. Errors: *NotLeaderError (not proposed, ask another),
+// Apply commits a command, with the time it was proposed at, and returns what
+// applying it gave, rejections included. Errors: *NotLeaderError (not proposed, ask another),
 // ErrUnknownOutcome (read before trying again), ErrStopped (not proposed), or
 // that of ctx if it ended before anything was proposed.
 func (n *Node) Apply(ctx context.Context, cmd topology.Command) (topology.Result, error) {
+	cmd.At = time.Now().UnixMilli()
 	data, err := topology.EncodeCommand(cmd)
 	if err != nil {
 		return topology.Result{}, fmt.Errorf("apply: %w", err)

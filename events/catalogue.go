@@ -82,7 +82,7 @@ func Catalogue() []Kind {
 		kindOf[LeaderElected](leader), kindOf[LeaderLost](leader),
 		kindOf[IntentApplied](intent), kindOf[IntentRemoved](intent),
 		kindOf[FreezeFrozen](freeze), kindOf[FreezeThawed](freeze),
-		kindOf[MeshChanged](mesh),
+		kindOf[MeshChanged](mesh), kindOf[MeshMissed](mesh),
 	}
 }
 

@@ -146,6 +146,11 @@ type MeshChanged struct {
 	By      string `json:"by,omitempty"`   // who changed it
 }
 
+// MeshMissed: decisions were made of which nothing can be told any more.
+type MeshMissed struct {
+	Decisions uint64 `json:"decisions"` // how many events it would have been
+}
+
 // FreezeFrozen: the host has stopped all automatic action.
 type FreezeFrozen struct {
 	Epoch uint64   `json:"epoch"`          // freeze epoch
@@ -210,6 +215,9 @@ func (IntentRemoved) EventType() string { return "intent.removed" }
 
 // EventType implements Payload.
 func (MeshChanged) EventType() string { return "mesh.changed" }
+
+// EventType implements Payload.
+func (MeshMissed) EventType() string { return "mesh.missed" }
 
 // EventType implements Payload.
 func (FreezeFrozen) EventType() string { return "freeze.frozen" }

@@ -20,6 +20,7 @@ type Draft struct {
 	CauseID  string // ID of the event that led to this one; empty for a root
 	Revision uint64 // revision of the topology the caller acted on
 	Data     any    // the Payload of Type, by value or pointer
+	ID       string // empty: the recorder makes one; else one of DecisionID
 }
 
 // New is the draft of a root event. Use With to add its cause and revision.
@@ -80,6 +81,11 @@ func (d Draft) checked(kinds map[string]Kind) (Draft, json.RawMessage, error) {
 	if d.CauseID != "" {
 		if _, err := ulid.ParseStrict(d.CauseID); err != nil {
 			return d, nil, fmt.Errorf("cause %q is not an event id: %w", d.CauseID, err)
+		}
+	}
+	if d.ID != "" {
+		if _, err := ulid.ParseStrict(d.ID); err != nil {
+			return d, nil, fmt.Errorf("id %q is not an event id: %w", d.ID, err)
 		}
 	}
 	data, err := json.Marshal(d.Data)

@@ -23,11 +23,12 @@ const (
 	timeLayout   = "2006-01-02T15:04:05.000000000Z07:00"
 )
 
-// Event is one CloudEvents 1.0 event in structured JSON form. Identity is ID;
-// Source and Seq together are unique too and show gaps.
+// Event is one CloudEvents 1.0 event in structured JSON form. Identity is ID: what
+// was told twice, by two leaders, has it twice. Source and Seq together are unique
+// and show gaps.
 type Event struct {
 	SpecVersion     string    `json:"specversion"`
-	ID              string    `json:"id"`      // ULID; ids of one host sort as their Seq
+	ID              string    `json:"id"`      // ULID; those of one host sort as their Seq, those of DecisionID as the decisions
 	Source          string    `json:"source"`  // /hosts/<host>: who recorded it
 	Type            string    `json:"type"`    // dev.ganglion.<area>.<what>
 	Subject         string    `json:"subject"` // <area>/<name>…, e.g. app/web/2

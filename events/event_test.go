@@ -22,7 +22,7 @@ ganglion.<mesh>.reflex.<rule>.<host>.{fired,observed,suppressed,cleared,staged,r
 ganglion.<mesh>.leader.<host>.{elected,lost}
 ganglion.<mesh>.intent.<name>.{applied,removed}
 ganglion.<mesh>.freeze.<host>.{frozen,thawed}
-ganglion.<mesh>.mesh.<setting>.{changed}
+ganglion.<mesh>.mesh.<setting>.{changed,missed}
 `
 
 func TestCatalogueIsWhatWasPromised(t *testing.T) {

@@ -26,6 +26,9 @@ const (
 	syncDelay = 40 * time.Millisecond
 )
 
+// ErrInvalid is of a draft that no recorder takes, ever.
+var ErrInvalid = errors.New("the event is not valid")
+
 // ErrClosed is returned by a recorder that has been closed.
 var ErrClosed = errors.New("recorder is closed")
 
@@ -132,7 +135,7 @@ func lockDir(dir string) (*os.File, error) {
 func (r *Recorder) Append(d Draft) (Event, error) {
 	d, data, err := d.checked(r.kinds)
 	if err != nil {
-		return Event{}, fmt.Errorf("record event %s: %w", d.Type, err)
+		return Event{}, fmt.Errorf("record event %s: %w: %w", d.Type, ErrInvalid, err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -140,8 +143,12 @@ func (r *Recorder) Append(d Draft) (Event, error) {
 		return Event{}, fmt.Errorf("record event %s: %w", d.Type, ErrClosed)
 	}
 	now := time.Now()
+	id := d.ID
+	if id == "" {
+		id = r.ids.next(now)
+	}
 	e := Event{
-		SpecVersion: SpecVersion, ID: r.ids.next(now), Source: sourcePrefix + r.host,
+		SpecVersion: SpecVersion, ID: id, Source: sourcePrefix + r.host,
 		Type: TypePrefix + d.Type, Subject: d.Subject, Time: now.Round(0).UTC(),
 		DataContentType: "application/json", CauseID: d.CauseID, Revision: d.Revision,
 		Seq: r.last + 1, Dropped: r.dropped, Data: data,

@@ -117,7 +117,7 @@ func (s *idSource) resume(t tail) {
 	}
 	if e, err := Parse(t.payload); err == nil {
 		if id, err := ulid.ParseStrict(e.ID); err == nil && id.Time() < ulid.MaxTime() {
-			s.ms = id.Time() + 1
+			s.ms = max(id.Time(), uint64(max(0, e.Time.UnixMilli()))) + 1
 		}
 	}
 }

@@ -65,6 +65,9 @@ func (s *State) Apply(index uint64, c Command) (*State, Result) {
 	if index <= s.revision {
 		return refuse(reject(RejectInvalid, "apply %s: index %d is not after revision %d", kind, index, s.revision))
 	}
+	if len(c.By) > maxBy {
+		return refuse(reject(RejectInvalid, "apply %s: who asks for it has %d bytes, the limit is %d", kind, len(c.By), maxBy))
+	}
 	if len(c.RequestID) > maxRequestID {
 		return refuse(reject(RejectInvalid, "apply %s: request id has %d bytes, the limit is %d", kind, len(c.RequestID), maxRequestID))
 	}
@@ -84,6 +87,10 @@ func (s *State) Apply(index uint64, c Command) (*State, Result) {
 	if r := t.do(c); r != nil {
 		return refuse(r)
 	}
+	if t.changed {
+		t.tell(s, c)
+		t.keepFacts(c.By, c.At)
+	}
 	next := t.commit(s, kind, c.RequestID)
 	res := Result{Revision: next.revision, Changed: t.changed}
 	if c.Lend != nil {
@@ -97,12 +104,14 @@ type txn struct {
 	State
 	index   uint64
 	changed bool
-	touched map[string]bool // hosts whose slice changed
-	dirty   map[string]bool // apps whose placements changed
+	touched map[string]bool  // hosts whose slice changed
+	dirty   map[string]bool  // apps whose placements changed
+	shifted map[CopyKey]bool // copies whose placements changed
+	facts   []Fact           // what is to be told of it
 }
 
 func newTxn(s *State, index uint64) *txn {
-	return &txn{State: *s, index: index, touched: map[string]bool{}, dirty: map[string]bool{}}
+	return &txn{State: *s, index: index, touched: map[string]bool{}, dirty: map[string]bool{}, shifted: map[CopyKey]bool{}}
 }
 
 func (t *txn) do(c Command) *Rejected {

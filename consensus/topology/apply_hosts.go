@@ -48,9 +48,6 @@ func (t *txn) removeHost(c RemoveHost) *Rejected {
 	if len(c.Unproved) > maxUnproved {
 		return reject(RejectInvalid, "remove host %s: more than %d things are unproved", c.Name, maxUnproved)
 	}
-	if r := checkBy("remove host "+c.Name, c.By); r != nil {
-		return r
-	}
 	for _, p := range collect(prefixed(t.onHost, c.Name)) {
 		t.unplace(p.Key())
 	}
@@ -58,7 +55,7 @@ func (t *txn) removeHost(c RemoveHost) *Rejected {
 	t.hosts = remove(t.hosts, c.Name)
 	revoked := Revocation{ID: e.ID, Name: e.Name, Index: t.index, Left: c.Left, Unproved: c.Unproved}
 	t.revoke(revoked)
-	t.note(Fact{By: c.By, Removed: &revoked})
+	t.note(Fact{Removed: &revoked})
 	t.changed = true
 	return nil
 }

@@ -205,7 +205,7 @@ func (t *txn) unplace(k CopyKey) {
 }
 
 func (t *txn) mark(p Placement) {
-	t.touched[p.Host], t.dirty[p.App], t.changed = true, true, true
+	t.touched[p.Host], t.dirty[p.App], t.shifted[p.Key()], t.changed = true, true, true, true
 }
 
 // forgetStop lets a number that is placed anew later begin as running.

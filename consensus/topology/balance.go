@@ -103,7 +103,6 @@ type UnfitHost struct {
 // SetRebalance changes the setting. What was spent of the budget stays spent.
 type SetRebalance struct {
 	Rebalance Rebalance `json:"rebalance"`
-	By        string    `json:"by,omitempty"` // who asks for it
 }
 
 // Rebalance returns the mesh's setting.
@@ -118,11 +117,8 @@ func (t *txn) setRebalance(c SetRebalance) *Rejected {
 	if why := c.Rebalance.wrong(); why != "" {
 		return reject(RejectInvalid, "set rebalance: %s", why)
 	}
-	if r := checkBy("set rebalance", c.By); r != nil {
-		return r
-	}
 	if c.Rebalance != t.rebalance {
-		t.noteSetting(c.By, SettingRebalance, t.rebalance.String(), c.Rebalance.String())
+		t.noteSetting(SettingRebalance, t.rebalance.String(), c.Rebalance.String())
 		t.rebalance, t.changed = c.Rebalance, true
 	}
 	return nil

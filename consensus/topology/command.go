@@ -42,6 +42,12 @@ type Command struct {
 	// the key of one that was accepted changes nothing and answers what the first
 	// did, as long as the first is among the last few thousand.
 	RequestID string `json:"request_id,omitempty"`
+
+	// By is who asked for it, empty for the mesh itself, and At when it was
+	// proposed, in Unix milliseconds by the clock of that host. Both are for the
+	// story alone: nothing is decided by them.
+	By string `json:"by,omitempty"`
+	At int64  `json:"at,omitempty"`
 }
 
 // Found gives a new mesh its identity and trust. Applied once.
@@ -69,7 +75,8 @@ type PutIntents struct {
 	At      int64             `json:"at,omitempty"` // Unix seconds by the proposer's clock, for the history alone
 	// Far are the reflexes of Intents, by RuleKey, that reach beyond the copies of
 	// their host: what of them is new or changed is staged.
-	Far []string `json:"far,omitempty"`
+	Far     []string `json:"far,omitempty"`
+	Differs Differs  `json:"differs,omitempty"`
 }
 
 // DeleteApp removes an app; its copies stop by its stop rule.
@@ -100,13 +107,11 @@ type EnrolHost struct {
 // RemoveHost takes a host off the roster and revokes its identity. Its
 // placements become unplaced.
 type RemoveHost struct {
-	Name    string `json:"name"`
-	ID      string `json:"id"`
-	Drained bool   `json:"drained,omitempty"` // only if it is, still
-	Left    bool   `json:"left,omitempty"`    // at its own wish: what it keeps is its own business
-	// Unproved goes into the Revocation, By into the Fact.
-	Unproved []string `json:"unproved,omitempty"`
-	By       string   `json:"by,omitempty"`
+	Name     string   `json:"name"`
+	ID       string   `json:"id"`
+	Drained  bool     `json:"drained,omitempty"`  // only if it is, still
+	Left     bool     `json:"left,omitempty"`     // at its own wish: what it keeps is its own business
+	Unproved []string `json:"unproved,omitempty"` // goes into the Revocation
 }
 
 // SetDrain sets a host's drain state: users ask for draining and for none,
@@ -149,6 +154,8 @@ type Place struct {
 	// whose window is over.
 	Unfit    []UnfitHost `json:"unfit,omitempty"`
 	Returned []uint64    `json:"returned,omitempty"`
+	// Moves says why Put changes hosts. It is for the story alone.
+	Moves []Move `json:"moves,omitempty"`
 }
 
 // SetRollout records the progress of an app's rollout. It is rejected if the

@@ -77,7 +77,7 @@ func (p *planner) decision() Decision {
 				place.Remove = append(place.Remove, o.remove)
 			}
 			if o.move != nil {
-				p.out.Moves = append(p.out.Moves, *o.move)
+				p.out.Moves, place.Moves = append(p.out.Moves, *o.move), append(place.Moves, *o.move)
 			}
 		}
 		p.out.Commands = append(p.out.Commands, Command{Place: place})

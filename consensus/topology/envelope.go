@@ -42,6 +42,8 @@ type envelope struct {
 	Ignorable bool            `json:"i,omitempty"`
 	Kind      string          `json:"k"`
 	RequestID string          `json:"r,omitempty"`
+	By        string          `json:"w,omitempty"`
+	At        int64           `json:"t,omitempty"`
 	Body      cbor.RawMessage `json:"b"`
 }
 
@@ -89,7 +91,7 @@ func EncodeCommand(c Command) ([]byte, error) {
 	}
 	data, err := commandCodec.enc.Marshal(envelope{
 		Version: envelopeVersion, Ignorable: c.Heartbeat != nil,
-		Kind: kind, RequestID: c.RequestID, Body: raw,
+		Kind: kind, RequestID: c.RequestID, By: c.By, At: c.At, Body: raw,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode command %q: %w", kind, err)
@@ -127,7 +129,7 @@ func DecodeCommand(data []byte) (Command, error) {
 		return Command{}, fmt.Errorf("decode command %q: %w", e.Kind, err)
 	}
 	field.Set(body)
-	c.RequestID = e.RequestID
+	c.RequestID, c.By, c.At = e.RequestID, e.By, e.At
 	return c, nil
 }
 

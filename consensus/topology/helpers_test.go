@@ -17,6 +17,7 @@ type world struct {
 	t     testing.TB
 	state *State
 	index uint64
+	heard hearer // of every history: what is told must account for what is
 }
 
 func newWorld(t testing.TB) *world {
@@ -41,7 +42,14 @@ func (w *world) apply(c Command) Result {
 	if result.Err != nil && next != w.state {
 		w.t.Fatalf("rejected %+v, and yet the state changed", c)
 	}
-	w.state = next
+	if w.state = next; result.Changed {
+		w.heard.read(next.Untold(w.index))
+	}
+	if w.index%8 == 0 {
+		if why := w.heard.differs(next); why != "" {
+			w.t.Fatalf("what is told of %+v: %s", c, why)
+		}
+	}
 	return result
 }
 

@@ -99,7 +99,7 @@ func drawCommand(t *rapid.T) Command {
 	case 16:
 		c.PutSignature = &PutSignature{Digest: packageNames.Draw(t, "digest"), Key: rapid.SampledFrom([]string{"key a", "key b", ""}).Draw(t, "key"), Text: texts.Draw(t, "text")}
 	case 17:
-		c.Rebalance = &SetRebalance{Rebalance: rapid.SampledFrom([]Rebalance{{}, DefaultRebalance(), {Moves: -1}}).Draw(t, "rebalance"), By: texts.Draw(t, "by")}
+		c.Rebalance = &SetRebalance{Rebalance: rapid.SampledFrom([]Rebalance{{}, DefaultRebalance(), {Moves: -1}}).Draw(t, "rebalance")}
 	case 18:
 		c.Told = &Told{Index: rapid.Uint64Range(0, 30).Draw(t, "told")}
 	case 19:
@@ -169,6 +169,7 @@ func TestAnythingGoes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s, twin := New(), New()
 		index := uint64(0)
+		var told hearer
 		apply := func(c Command) Result {
 			index++
 			next, r := s.Apply(index, c)
@@ -182,7 +183,12 @@ func TestAnythingGoes(t *testing.T) {
 			if r.Changed != (next.Revision() == index) || next.Revision() < s.Revision() {
 				t.Fatalf("%+v: revision %d → %d at %d", r, s.Revision(), next.Revision(), index)
 			}
-			s, twin = next, other
+			if s, twin = next, other; r.Changed {
+				told.read(s.Untold(index))
+			}
+			if why := told.differs(s); why != "" {
+				t.Fatalf("what is told of %+v: %s", c, why)
+			}
 			return r
 		}
 		for range rapid.IntRange(1, 25).Draw(t, "steps") {

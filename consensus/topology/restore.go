@@ -34,6 +34,7 @@ type Restore struct {
 	Reflexes   []Reflex    `json:"reflexes,omitempty"` // outside of apps
 	Senses     []Sense     `json:"senses,omitempty"`
 	Stages     []Stage     `json:"stages,omitempty"` // of the reflexes
+	Differs    Differs     `json:"differs,omitempty"`
 }
 
 // Restoration returns the command that takes a mesh back to s.

@@ -47,7 +47,6 @@ type SetSigning struct {
 	Require  *bool       `json:"require,omitempty"`
 	Trust    *SigningKey `json:"trust,omitempty"`
 	Distrust string      `json:"distrust,omitempty"` // name of a key
-	By       string      `json:"by,omitempty"`       // who asks for it
 }
 
 // PutSignature keeps a signature. Whoever proposes it has checked it against the
@@ -197,13 +196,10 @@ func (t *txn) setSigning(c SetSigning) *Rejected {
 	default:
 		r = reject(RejectInvalid, "change the policy on signatures: exactly one change at a time")
 	}
-	if r == nil {
-		r = checkBy("change the policy on signatures", c.By)
-	}
 	if r != nil {
 		return r
 	}
-	t.noteSigning(c.By, t.signing, next)
+	t.noteSigning(t.signing, next)
 	if next.Required != t.signing.Required {
 		for e := range values(t.hosts) {
 			t.touched[e.Name] = true // slices say whether signatures are required

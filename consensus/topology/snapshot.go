@@ -47,6 +47,7 @@ type image struct {
 	Rebalance  Rebalance             `json:"rebalance,omitzero"`
 	Moved      []uint64              `json:"moved,omitempty"`
 	Untold     []Fact                `json:"untold,omitempty"`
+	Missed     unkept                `json:"missed,omitzero"`
 	Thawed     Thaw                  `json:"thawed,omitzero"`
 	Loans      []Loan                `json:"loans,omitempty"`
 	Remnants   []Remnant             `json:"remnants,omitempty"`
@@ -102,7 +103,7 @@ func (s *State) image() image {
 		Apps: s.Apps(), Placements: s.Placements(), Tokens: s.Tokens(), Leases: s.Leases(), Revoked: s.revocations(),
 		Reflexes: s.Reflexes(), Senses: s.Senses(),
 		Signing: s.signing, Signatures: s.allSignatures(),
-		Rebalance: s.rebalance, Moved: s.moved, Untold: s.untold, Thawed: s.thawed, Loans: s.loans, Remnants: s.Remnants(),
+		Rebalance: s.rebalance, Moved: s.moved, Untold: s.kept(), Missed: s.missed, Thawed: s.thawed, Loans: s.loans, Remnants: s.Remnants(),
 		ReflexStage: s.reflexStage, Stages: s.Stages(),
 		Requests: make(map[string]remembered, s.requests.Len()),
 	}
@@ -179,7 +180,7 @@ func (im image) state() (*State, error) {
 	s := New()
 	s.revision, s.era = im.Revision, im.Era
 	s.meshID, s.meshName, s.trust = im.MeshID, im.MeshName, im.Trust
-	s.rebalance, s.moved, s.untold, s.thawed, s.loans = im.Rebalance, im.Moved, im.Untold, im.Thawed, im.Loans
+	s.rebalance, s.moved, s.thawed, s.loans = im.Rebalance, im.Moved, im.Thawed, im.Loans
 	for _, h := range im.Hosts {
 		s.hosts = insert(s.hosts, h.Host.Name, &hostEntry{Host: h.Host, slice: h.Slice})
 	}
@@ -220,7 +221,7 @@ func (im image) state() (*State, error) {
 	for _, m := range im.Remnants {
 		s.remnants, _, _ = s.remnants.Insert(remnantKey(m.Key(), m.Host), &m)
 	}
-	return s, s.check(im)
+	return s, errors.Join(s.keep(im.Untold, im.Missed), s.check(im))
 }
 
 // check holds the invariants that the rest of the package builds on.
@@ -270,9 +271,6 @@ func (s *State) check(im image) error {
 	}
 	if why := s.rebalance.wrong(); why != "" || len(s.moved) > MaxRebalanceMoves || !slices.IsSorted(s.moved) {
 		return fmt.Errorf("setting rebalance: %s", orText(why, "what is spent of it is out of bounds"))
-	}
-	if why := s.checkUntold(); why != "" {
-		return errors.New(why)
 	}
 	for i, l := range s.loans {
 		if l.ID == 0 || l.Tokens < 1 || l.Tokens > MaxHosts || l.Used < 0 || l.Used > l.Tokens || i > 0 && l.ID <= s.loans[i-1].ID {

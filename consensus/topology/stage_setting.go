@@ -25,7 +25,6 @@ type ReflexStage struct {
 // SetReflexStage changes the setting. Stages under way go by it too.
 type SetReflexStage struct {
 	ReflexStage ReflexStage `json:"reflex_stage"`
-	By          string      `json:"by,omitempty"` // who asks for it
 }
 
 // ReflexStage returns the mesh's setting.
@@ -83,11 +82,8 @@ func (t *txn) setReflexStage(c SetReflexStage) *Rejected {
 	if why := c.ReflexStage.wrong(); why != "" {
 		return reject(RejectInvalid, "set reflex_stage: %s", why)
 	}
-	if r := checkBy("set reflex_stage", c.By); r != nil {
-		return r
-	}
 	if c.ReflexStage != t.reflexStage {
-		t.noteSetting(c.By, SettingReflexStage, t.reflexStage.String(), c.ReflexStage.String())
+		t.noteSetting(SettingReflexStage, t.reflexStage.String(), c.ReflexStage.String())
 		t.reflexStage, t.changed = c.ReflexStage, true
 	}
 	return nil

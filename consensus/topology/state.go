@@ -38,7 +38,9 @@ type State struct {
 	leases   *iradix.Tree[*Lease]     // by app
 	revoked  *iradix.Tree[Revocation] // by host id
 
-	untold   []Fact                // see Untold; replaced, never changed
+	untold   *iradix.Tree[[]Fact] // see Untold; by indexKey of the command
+	untoldN  int                  // facts in it
+	missed   unkept
 	reflexes *iradix.Tree[*Reflex] // outside of apps, by name
 	senses   *iradix.Tree[*Sense]  // by name
 
@@ -86,6 +88,7 @@ func New() *State {
 		signatures: iradix.New[*Signature](),
 		requests:   iradix.New[remembered](),
 		replay:     iradix.New[string](),
+		untold:     iradix.New[[]Fact](),
 	}
 }
 
