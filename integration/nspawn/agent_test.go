@@ -24,12 +24,12 @@ const patience = 60 * time.Second
 // agent is a mesh of one host whose copies run under its systemd.
 type agent struct {
 	*Host
-	t     *testing.T
+	t     testing.TB
 	flags []string
 }
 
 // startMesh boots a host and makes it a mesh.
-func startMesh(t *testing.T, flags ...string) agent {
+func startMesh(t testing.TB, flags ...string) agent {
 	a := agent{Boot(t, Options{}), t, flags}
 	touch(t, "../../")
 	bin := filepath.Join(t.TempDir(), "ganglion")
