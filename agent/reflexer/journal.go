@@ -34,7 +34,7 @@ type journal struct {
 	bell chan struct{} // cap 1: there is something to flush
 
 	mu    sync.Mutex
-	file  *os.File // nil: nothing is in the present one
+	file  *os.File // nil: it is not made yet
 	named bool     // the name of the file is on the disk too
 	n     uint64   // number of the file
 	err   error    // a write or a flush failed: the file is not to be trusted
@@ -57,8 +57,7 @@ func openJournal(dir string, log *slog.Logger) (*journal, error) {
 	return j, nil
 }
 
-// open makes the present file, when the first record comes. It is called with mu
-// held.
+// open makes the present file. It is called with mu held.
 func (j *journal) open() error {
 	if j.file != nil {
 		return nil
@@ -125,6 +124,17 @@ func (j *journal) append(records []reflexes.Record) error {
 	return nil
 }
 
+// ready makes the present file before the first record comes: to make a file takes
+// longer than to write one, and an act waits for its record. What goes wrong is told
+// by append.
+func (j *journal) ready() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.open(); err != nil {
+		j.log.Debug("make a journal of reflexes", "error", err)
+	}
+}
+
 // sync returns when all that was appended is on the disk.
 func (j *journal) sync() error {
 	j.mu.Lock()
@@ -151,7 +161,7 @@ func (j *journal) sync() error {
 }
 
 // turn has what follows a snapshot written to another file, and returns the one
-// before it, nil if nothing is in it, with its number.
+// before it, nil if it was not made, with its number.
 func (j *journal) turn() (old *os.File, last uint64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -225,6 +235,7 @@ func newKeeper(j *journal) *keeper {
 }
 
 func (k *keeper) run() {
+	k.j.ready()
 	for {
 		select {
 		case <-k.j.bell:
@@ -264,6 +275,7 @@ func (k *keeper) writing(data []byte) func() {
 		if old != nil {
 			err = errors.Join(err, old.Close())
 		}
+		k.j.ready()
 		if err != nil {
 			k.j.log.Warn("store state of reflexes", "error", err)
 		}

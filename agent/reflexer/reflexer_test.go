@@ -297,20 +297,54 @@ func TestDamagedStateSpendsAll(t *testing.T) {
 	})
 }
 
-// TestNothingIsDoneUnrecorded: a disk that takes no record has nothing done.
+// TestNothingIsDoneUnrecorded: a disk that takes no record has nothing done,
+// whether it is the file that cannot be written or that cannot be made.
 func TestNothingIsDoneUnrecorded(t *testing.T) {
+	for name, spoil := range map[string]func(l *life, dir string) error{
+		"written": func(l *life, _ string) error { return l.journal.file.Close() },
+		"made": func(l *life, dir string) error {
+			l.journal.turn()
+			return os.RemoveAll(dir)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				l := begin(t, dir, time.Now(), heal("5/1h"))
+				if err := spoil(l, dir); err != nil {
+					t.Fatal(err)
+				}
+				l.sick(3)
+				if l.acted() != 0 || !strings.Contains(l.kinds(), "its record could not be written") {
+					t.Errorf("%d acts; told: %s", l.acted(), l.kinds())
+				}
+				l.cancel()
+				<-l.done // with an error or without: there is nothing to store in
+			})
+		})
+	}
+}
+
+// TestTheJournalIsMadeBeforehand: an act waits for its record, and not for a file to
+// be made; not after a snapshot either, which ends the one before.
+func TestTheJournalIsMadeBeforehand(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		l := begin(t, dir, time.Now(), heal("5/1h"))
-		if err := os.RemoveAll(dir); err != nil {
-			t.Fatal(err)
+		defer l.end(t)
+		made := func(n uint64) {
+			t.Helper()
+			l.journal.mu.Lock()
+			defer l.journal.mu.Unlock()
+			if l.journal.file == nil || l.journal.n != n {
+				t.Errorf("file %d, made %t; want %d made", l.journal.n, l.journal.file != nil, n)
+			}
 		}
+		made(1)
 		l.sick(3)
-		if l.acted() != 0 || !strings.Contains(l.kinds(), "its record could not be written") {
-			t.Errorf("%d acts; told: %s", l.acted(), l.kinds())
-		}
-		l.cancel()
-		<-l.done // with an error or without: there is nothing to store in
+		time.Sleep(snapshotEvery + time.Second)
+		synctest.Wait()
+		made(2)
 	})
 }
 
