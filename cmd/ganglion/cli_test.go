@@ -147,6 +147,7 @@ func TestPlanCodes(t *testing.T) {
 	held := `{"changes":[],"moves":[],"unplaced":[],"down":[{"copy":"web/0","host":"h1","reason":"too many"}],"held":"2 of 3 hosts","singletons":[{"app":"db","window_ms":22000,"leader_ms":5000}],"converged":true,"steps":1,
 		"if_removed":{"moves":[{"copy":"web/0","from":"h1","to":"h3","reason":"removed"}],"converged":true,"steps":4,"paced":true,
 		"capacity":[{"host":"h3","state":"up","before":1,"copies":2,"cpu":4,"cpu_free":1.5,"memory":8589934592,"memory_free":4294967296,"ports":10,"ports_free":8}]}}`
+	relieved := `{"moves":[{"copy":"web/0","from":"h1","to":"h2","reason":"drained","as":"web/3"},{"copy":"web/1","from":"h1","to":"h2","reason":"drained"}]}`
 	heldText := `DOWN   ON  WHY
 web/0  h1  too many
 so large a change was rehearsed all at once: what competes for the same room may end otherwise
@@ -168,6 +169,7 @@ h3    up     1 → 2   1.5 of 4  4.0GiB of 8.0GiB  8 of 10
 		{"nothing", `{"changes":[]}`, []string{"plan", "testdata/web.hcl"}, 0, "nothing to change\n"},
 		{"changes", change, []string{"plan", "testdata/web.hcl"}, 2, "+ app web\n"},
 		{"moves", move, []string{"plan", "--lose", "h1"}, 2, "MOVES  FROM  TO  WHY\nweb/0  h1    h2  lost\n"},
+		{"moves by another name", relieved, []string{"plan", "--drain", "h1"}, 2, "MOVES  FROM  TO  AS     WHY\nweb/0  h1    h2  web/3  drained\nweb/1  h1    h2  web/1  drained\n"},
 		{"stuck anyway", stuck, []string{"plan", "testdata/web.hcl"}, 0, "NO PLACE FOR  WHY\nweb/0         no room\n"},
 		{"held", held, []string{"plan", "--lose", "h1", "--lose", "h2"}, 2, heldText},
 		{"stuck by it", stuck, []string{"plan", "--drain", "h1"}, 2, "NO PLACE FOR  WHY\nweb/0         no room\n"},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -55,10 +56,7 @@ func tells(o topology.Rest) bool {
 }
 
 func (c *cli) printRest(o topology.Rest, hosts, all bool) {
-	moves := newTable("MOVES", "FROM", "TO", "WHY")
-	for _, m := range o.Moves {
-		moves.row(m.Copy.String(), m.From, m.To, oneLine(m.Reason))
-	}
+	moves := movesTable(o.Moves)
 	placed := newTable("NEW", "ON")
 	for _, x := range o.Placed {
 		placed.row(x.Copy.String(), x.Host)
@@ -89,6 +87,27 @@ func (c *cli) printRest(o topology.Rest, hosts, all bool) {
 	} else if o.Steps > 0 && !o.Paced {
 		fmt.Fprintln(c.out, "so large a change was rehearsed all at once: what competes for the same room may end otherwise")
 	}
+}
+
+// movesTable tells which copies go where. Where one begins before the other ends it
+// goes on under another name, which is shown if there is any.
+func movesTable(list []topology.Move) *table {
+	if !slices.ContainsFunc(list, func(m topology.Move) bool { return m.As != nil }) {
+		t := newTable("MOVES", "FROM", "TO", "WHY")
+		for _, m := range list {
+			t.row(m.Copy.String(), m.From, m.To, oneLine(m.Reason))
+		}
+		return t
+	}
+	t := newTable("MOVES", "FROM", "TO", "AS", "WHY")
+	for _, m := range list {
+		as := m.Copy
+		if m.As != nil {
+			as = *m.As
+		}
+		t.row(m.Copy.String(), m.From, m.To, as.String(), oneLine(m.Reason))
+	}
+	return t
 }
 
 // capacityTable tells what would be left on the hosts.
