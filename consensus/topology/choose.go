@@ -89,6 +89,9 @@ func (r *room) canAssign(n *need) bool {
 	}
 	if n.statics == 0 {
 		free := min(65535, r.obs.PortMax) - max(1, r.obs.PortMin) + 1 - len(r.ports) - len(r.obs.Ports)
+		for _, m := range r.kept { // order does not matter
+			free -= len(m.Ports)
+		}
 		if free >= len(n.ports) {
 			return true
 		}
@@ -121,7 +124,7 @@ func (r *room) assign(n *need) (map[string]int, bool) {
 			continue
 		}
 		port := n.keep[name]
-		if port == 0 || !r.available(port, ports) {
+		if port == 0 || !r.available(n.key, port, ports) {
 			if port = r.freePort(n.key, name, ports); port == 0 {
 				return nil, false
 			}
@@ -141,19 +144,20 @@ func (r *room) freePort(key CopyKey, name string, others map[string]int) int {
 	width := last - first + 1
 	start := int(h.Sum32() % uint32(width))
 	for i := range width {
-		if port := first + (start+i)%width; r.available(port, others) {
+		if port := first + (start+i)%width; r.available(key, port, others) {
 			return port
 		}
 	}
 	return 0
 }
 
-func (r *room) available(port int, others map[string]int) bool {
+func (r *room) available(key CopyKey, port int, others map[string]int) bool {
 	if port < max(1, r.obs.PortMin) || port > min(65535, r.obs.PortMax) || r.reportedTaken(port) {
 		return false
 	}
 	_, used := r.ports[port]
-	return !used && !chosen(others, port)
+	_, kept := r.keeps(port, key)
+	return !used && !kept && !chosen(others, port)
 }
 
 func chosen(ports map[string]int, port int) bool {

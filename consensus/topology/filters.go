@@ -77,10 +77,10 @@ var roomFilters = []filter{
 		},
 	}, {
 		check: func(n *need, r *room) bool {
-			return n.spec.Resources.Memory == 0 || int64(n.spec.Resources.Memory) <= r.freeMemory()
+			return n.spec.Resources.Memory == 0 || int64(n.spec.Resources.Memory) <= r.freeFor(n.key)
 		},
 		explain: func(n *need, r *room) string {
-			return fmt.Sprintf("without enough memory (needs %s, %s free)", size(int64(n.spec.Resources.Memory)), size(r.freeMemory()))
+			return fmt.Sprintf("without enough memory (needs %s, %s free)", size(int64(n.spec.Resources.Memory)), size(r.freeFor(n.key)))
 		},
 	}, {
 		check:   func(n *need, r *room) bool { return r.canAssign(n) },
@@ -125,7 +125,16 @@ const slack = 1e-9
 
 func (r *room) freeCPU() float64 { return r.obs.CPU - r.cpu + slack }
 
-func (r *room) freeMemory() int64 { return max(0, r.obs.Memory-r.memory) }
+func (r *room) freeMemory() int64 { return max(0, r.obs.Memory-r.memory-r.keptMemory) }
+
+// freeFor is freeMemory with what the copy itself may still have here.
+func (r *room) freeFor(key CopyKey) int64 {
+	own := int64(0)
+	if m := r.kept[key]; m != nil {
+		own = m.Memory
+	}
+	return max(0, r.obs.Memory-r.memory-r.keptMemory+own)
+}
 
 func (r *room) staticTaken(n *need) string {
 	if n.statics == 0 {
@@ -138,6 +147,9 @@ func (r *room) staticTaken(n *need) string {
 		}
 		if by, ok := r.ports[port]; ok {
 			return fmt.Sprintf("with port %d taken by %s", port, by)
+		}
+		if by, ok := r.keeps(port, n.key); ok {
+			return fmt.Sprintf("with port %d until %s has ended there", port, by)
 		}
 		if r.reportedTaken(port) {
 			return fmt.Sprintf("with port %d taken by something else", port)

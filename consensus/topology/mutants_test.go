@@ -52,6 +52,7 @@ var seededBugs = []struct{ name, file, old, new string }{
 	{"trouble is not heard", "stage_decide.go", "o.Rule == st.Rule && o.Begun == st.Begun && o.Trouble != \"\"", "false"},
 	{"an act is not held against its stage", "stage.go", "if why := t.Refuses(ref, host); why != \"\" {", "if why := t.Refuses(ref, host); false && why != \"\" {"},
 	{"what was taken back acts on", "stage.go", "case ReachAll:\n		return true", "case ReachAll, ReachTaken:\n		return true"},
+	{"a port is given away that may still be in use", "remnant.go", "if key != comes && slices.Contains", "if false && slices.Contains"},
 	{"done when one copy is", "rollout.go", "if t := p.tally(a); t.unsettled > 0 || t.leaving > 0 || t.exposed > 0 {", "if t := p.tally(a); t.outdated > 0 {"},
 }
 

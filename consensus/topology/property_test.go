@@ -209,6 +209,9 @@ func TestAnythingGoes(t *testing.T) {
 			}
 			obs := drawObservations(t)
 			for _, c := range Decide(s, obs).Commands {
+				if why := takesWhatIsKept(s, obs, c); why != "" {
+					t.Fatal(why)
+				}
 				if r := apply(c); r.Err != nil {
 					t.Fatalf("the leader's %+v is rejected: %v", c, r.Err)
 				}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/ganglion-mesh/ganglion/intent"
@@ -24,6 +25,9 @@ type Remnant struct {
 	N     int    `json:"n"`
 	Host  string `json:"host"`
 	Index uint64 `json:"index"` // at which it was taken away
+	// Ports and Memory are what it had there, and has until it is gone.
+	Ports  []int `json:"ports,omitempty"`
+	Memory int64 `json:"memory,omitempty"` // bytes
 }
 
 // Key names the copy.
@@ -55,7 +59,11 @@ func (t *txn) leave(p Placement) {
 			return
 		}
 	}
-	t.remnants, _, _ = t.remnants.Insert(remnantKey(p.Key(), p.Host), &Remnant{p.App, p.N, p.Host, t.index})
+	m := Remnant{App: p.App, N: p.N, Host: p.Host, Index: t.index, Ports: slices.Sorted(maps.Values(p.Ports))}
+	if app, ok := t.apps.Get([]byte(p.App)); ok && !app.spent(p) {
+		m.Memory = int64(app.Versions[p.Version].Resources.Memory)
+	}
+	t.remnants, _, _ = t.remnants.Insert(remnantKey(p.Key(), p.Host), &m)
 }
 
 // resume forgets the remnant of a copy on the host that gets it again: it has one
@@ -120,13 +128,38 @@ func (p *planner) findRemnants() {
 		switch r := p.byName[m.Host]; {
 		case r.remains(m):
 			r.leftover++
+			r.keep(m)
 			if !slices.Contains(p.strays[m.Key()], r) {
 				p.strays[m.Key()] = append(p.strays[m.Key()], r)
 			}
 		case len(p.swept) < maxSwept:
-			p.swept = append(p.swept, *m)
+			p.swept = append(p.swept, Remnant{App: m.App, N: m.N, Host: m.Host, Index: m.Index})
 		}
 	}
+}
+
+// keep leaves a remnant the ports and the memory that it may still have. Its cores
+// it shares with whoever comes.
+func (r *room) keep(m *Remnant) {
+	if len(m.Ports) == 0 && m.Memory == 0 {
+		return
+	}
+	if r.kept == nil {
+		r.kept = map[CopyKey]*Remnant{}
+	}
+	r.kept[m.Key()] = m
+	r.keptMemory += m.Memory
+}
+
+// keeps names the copy that may still have a port on a host that it was taken from.
+// To the copy that comes back itself it leaves what it had.
+func (r *room) keeps(port int, comes CopyKey) (by CopyKey, kept bool) {
+	for key, m := range r.kept { // of one port there is hardly a second; the least is named
+		if key != comes && slices.Contains(m.Ports, port) && (!kept || compareKeys(key, by) < 0) {
+			by, kept = key, true
+		}
+	}
+	return by, kept
 }
 
 // checkRemnants holds the invariants of remnants in a snapshot.

@@ -1,6 +1,8 @@
 package topology
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -184,4 +186,79 @@ func TestRemnantsAreBounded(t *testing.T) {
 	if len(left) != MaxRemnants {
 		t.Errorf("%d are kept", len(left))
 	}
+}
+
+// What may still run on a host has its ports and its memory there: neither goes to
+// another copy until the host has said that it has ended. To the copy itself both do.
+func TestWhatMayStillRunKeepsItsPortsAndMemory(t *testing.T) {
+	static := func(a *intent.App) { a.Ports = map[string]intent.Port{"http": {Static: 8080}} }
+	big := func(a *intent.App) { a.Resources.Memory = 5 << 30 }
+	dynamic := func(a *intent.App) { a.Ports = map[string]intent.Port{"http": {}} }
+	for name, tc := range map[string]struct {
+		takes func(*intent.App)
+		why   string // of what comes while the host has not said; empty: it has other ports
+	}{
+		"static port":  {static, "with port 8080 until old/0 has ended there"},
+		"memory":       {big, "without enough memory (needs 5GiB, 3GiB free)"},
+		"dynamic port": {dynamic, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			on := func(a *intent.App) { a.Place.Require = []string{"host == 'h1'"} }
+			w, obs := takenAway(t)
+			w.must(Command{DeleteApp: &DeleteApp{Name: "web"}})
+			says(w, obs, "h1", nil)
+			w.must(Decide(w.state, obs).Commands[0]) // which sweeps that up
+			o := obs.Hosts["h1"]
+			o.PortMax = o.PortMin + 1 // two dynamic ports
+			obs.Hosts["h1"] = o
+			w.put(app("old", 1, tc.takes, on))
+			w.must(Decide(w.state, obs).Commands[0])
+			had := w.state.PlacementsOn("h1")[0]
+			w.must(Command{DeleteApp: &DeleteApp{Name: "old"}})
+			w.put(app("new", 1, tc.takes, on))
+			d := Decide(w.state, obs)
+			switch {
+			case tc.why == "" && (len(d.Commands) != 1 || d.Commands[0].Place == nil || d.Commands[0].Place.Put[0].Ports["http"] == had.Ports["http"]):
+				t.Fatalf("beside %+v: %+v", had, d)
+			case tc.why == "":
+				return
+			case len(d.Commands) > 0 || len(d.Unplaced) != 1 || !strings.Contains(d.Unplaced[0].Reason, tc.why):
+				t.Fatalf("while old/0 may run: %+v", d)
+			}
+			w.put(app("old", 1, tc.takes, on))
+			if d := Decide(w.state, obs); len(d.Commands) != 1 || d.Commands[0].Place.Put[0].App != "old" {
+				t.Fatalf("it comes back: %+v", d)
+			}
+			w.must(Command{DeleteApp: &DeleteApp{Name: "old"}})
+			says(w, obs, "h1", nil) // on all of that, and it has neither
+			if d := Decide(w.state, obs); len(d.Commands) == 0 || d.Commands[0].Place == nil || d.Commands[0].Place.Put[0].App != "new" {
+				t.Fatalf("once it has ended: %+v", d)
+			}
+		})
+	}
+}
+
+// takesWhatIsKept says what c gives a copy of the ports that another may still have
+// on its host; empty: nothing.
+func takesWhatIsKept(s *State, obs Observations, c Command) string {
+	if c.Place == nil {
+		return ""
+	}
+	for _, p := range c.Place.Put {
+		was, _ := s.Placement(p.Key())
+		for _, m := range s.Remnants() {
+			o := obs.Hosts[p.Host]
+			seen, known := o.Copies[m.Key()]
+			gone := o.Reported && o.Slice >= m.Index && (!known || over(seen))
+			if m.Host != p.Host || m.Key() == p.Key() || gone {
+				continue
+			}
+			for name, port := range p.Ports { // order does not matter
+				if slices.Contains(m.Ports, port) && (was.Host != p.Host || was.Ports[name] != port) {
+					return fmt.Sprintf("%+v gets port %d, which %+v may still have", p, port, m)
+				}
+			}
+		}
+	}
+	return ""
 }

@@ -27,6 +27,9 @@ func (s *sim) checkDecision(d Decision, obs Observations) {
 	}
 	for _, c := range d.Commands {
 		if c.Place != nil {
+			if why := takesWhatIsKept(s.state, obs, c); why != "" {
+				s.mistake("%s", why)
+			}
 			s.checkUpdates(c.Place, obs)
 			s.checkBadVersions(c.Place)
 			s.balance.check(s, c.Place, obs, d.GateShut)

@@ -52,17 +52,19 @@ type op struct {
 // room is a host with what is placed on it.
 type room struct {
 	Host
-	labels   int // rooms with equal labels have equal numbers
-	obs      HostObs
-	fresh    bool // alive by gossip, and its reports arrive
-	current  bool // its last report was made by its present slice
-	copies   int  // placed here
-	leftover int  // remnants that may still be here
-	movers   int  // those of them that have somewhere else to go: not of per-host apps
-	perApp   map[string]int
-	cpu      float64
-	memory   int64
-	ports    map[int]CopyKey
+	labels     int // rooms with equal labels have equal numbers
+	obs        HostObs
+	fresh      bool                 // alive by gossip, and its reports arrive
+	current    bool                 // its last report was made by its present slice
+	copies     int                  // placed here
+	leftover   int                  // remnants that may still be here
+	kept       map[CopyKey]*Remnant // those of them that have ports or memory
+	keptMemory int64                // bytes
+	movers     int                  // those of them that have somewhere else to go: not of per-host apps
+	perApp     map[string]int
+	cpu        float64
+	memory     int64
+	ports      map[int]CopyKey
 }
 
 // appPlan is an app with its copies.
