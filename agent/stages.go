@@ -19,8 +19,11 @@ const (
 	// nextMark follows the name of a rule under which its new version is only watched,
 	// beside the one that is in force here. No name has it.
 	nextMark = "+next"
-	// stageLook is how often it is looked what staged rules are about here.
-	stageLook = time.Second
+	// stageLook is how often it is looked what staged rules are about here, and
+	// stageLooks how many times after each change of what is staged: while a first host
+	// is chosen.
+	stageLook  = time.Second
+	stageLooks = 10
 )
 
 // staging is what a host knows of staged rules (rail 18), besides its slice. It is
@@ -138,18 +141,22 @@ func (n *nerves) blame(v reflexes.Version, why string) {
 	}
 }
 
-// watch keeps what is known of staged rules until ctx ends.
+// watchStages keeps what is known of staged rules until ctx ends.
 func (n *nerves) watchStages(ctx context.Context) {
-	for {
+	for looks := stageLooks; ; looks-- {
 		wake := time.Hour
-		if list := n.slices.slice().Stages; len(list) > 0 {
+		if list := n.slices.slice().Stages; len(list) > 0 || looks == stageLooks {
 			n.findTargets(ctx, list)
 			wake = stageLook
+		}
+		if looks <= 0 {
+			wake = time.Hour
 		}
 		timer := time.NewTimer(wake)
 		select {
 		case <-ctx.Done():
 		case <-n.staging.bell:
+			looks = stageLooks + 1
 		case <-timer.C:
 		}
 		timer.Stop()
