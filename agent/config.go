@@ -70,6 +70,9 @@ type Seams struct {
 	// been up, suspension included.
 	BootClock func() (boot string, up time.Duration)
 	NoNATS    bool // no embedded server and no publisher
+	// NoWatch has files looked for that are watched otherwise: where time is virtual
+	// nothing may wait for the kernel, for then it stands still.
+	NoWatch bool
 }
 
 // DefaultPorts are the ports of a host that runs one agent.

@@ -19,8 +19,12 @@ import (
 
 // openBrake loads what is frozen, before anything acts.
 func (m *member) openBrake() (err error) {
+	watch := m.watchAsk
+	if m.cfg.Seams.NoWatch {
+		watch = nil
+	}
 	m.brake, err = brake.New(brake.Config{
-		Identity: m.id, File: m.store.path(askFreeze), Watch: m.watchAsk, Logger: m.log,
+		Identity: m.id, File: m.store.path(askFreeze), Watch: watch, Logger: m.log,
 		Load: func() (records [][]byte, err error) { return records, m.store.load(fileFreeze, &records) },
 		Save: func(records [][]byte) error { return m.store.save(fileFreeze, records) },
 		Revoked: func(key []byte) bool {

@@ -144,7 +144,7 @@ func (h *Host) config(l *life, local net.Listener) agent.Config {
 		Seams: agent.Seams{
 			Network: &port{net: h.mesh.Net, host: h.Name, ip: h.Addr},
 			Gossip:  h.transport(),
-			Driver:  l.driver, Local: local, NoNATS: true,
+			Driver:  l.driver, Local: local, NoNATS: true, NoWatch: true,
 			Accept:    func(sl topology.Slice) { h.mesh.freshness.accept(sl) },
 			Serve:     h.mesh.freshness.serve,
 			Lead:      func(leads bool) { h.mesh.ledger.leads(h.Name, leads) },
