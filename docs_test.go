@@ -20,7 +20,7 @@ import (
 // agentKeys are the keys of the agent's configuration that users were promised.
 var agentKeys = []string{
 	"name", "data_dir", "socket", "bind", "advertise", "init", "seeds", "token_file", "labels", "voter", "ports",
-	"port_range", "nats", "nats_stream", "http", "driver", "allow_run", "reflex_units", "artifact_cache", "artifact_rate",
+	"port_range", "nats", "nats_stream", "http", "driver", "allow_run", "reflex_addresses", "reflex_units", "artifact_cache", "artifact_rate",
 }
 
 // pages are the texts for users. Those of developers are only searched for dead

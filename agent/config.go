@@ -37,7 +37,10 @@ type Config struct {
 	AllowRun  bool     // whether reflexes may run hooks, and senses of users commands, on this host
 	// ReflexUnits are the units of systemd of this host on which reflexes may act.
 	ReflexUnits []string
-	Lease       topology.Timers // of singletons; default topology.DefaultTimers
+	// ReflexAddresses are the networks of which reflexes may take addresses over on
+	// this host, each with the interface: 10.0.0.0/24 = eth0.
+	ReflexAddresses map[string]string
+	Lease           topology.Timers // of singletons; default topology.DefaultTimers
 
 	ArtifactCache int64 // bytes that packages may have on this disk, those that are needed aside; default 10 GiB
 	ArtifactRate  int64 // bytes a second at which packages are fetched; 0: unbounded
@@ -127,6 +130,9 @@ func (c *Config) validate() error {
 		return fmt.Errorf("driver %q: want auto, process or systemd", c.Driver)
 	}
 	if err := checkReflexUnits(c.ReflexUnits); err != nil {
+		return err
+	}
+	if err := checkReflexAddresses(c.ReflexAddresses); err != nil {
 		return err
 	}
 	if err := c.Lease.Check(); err != nil {

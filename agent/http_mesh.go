@@ -140,6 +140,11 @@ func (s *server) hostLine(state *topology.State, h topology.Host, m gossip.Membe
 	if role == "" {
 		line.Role = roleAgent
 	}
+	for _, a := range state.HeldAddresses() {
+		if a.Host == h.Name {
+			line.Addresses = append(line.Addresses, api.HostAddress{Address: a.Address, Token: a.Token})
+		}
+	}
 	if m.Name == "" {
 		line.Status = string(gossip.StatusFailed)
 	}

@@ -98,7 +98,7 @@ func (n *nerves) explain(ctx context.Context) ([]api.LocalReflex, error) {
 	targets := map[string][]api.ReflexTarget{}
 	for _, x := range list {
 		one := api.ShowTarget(x)
-		one.Holds = n.held.of(x.Rule, x.Target)
+		one.Holds = append(n.held.of(x.Rule, x.Target), n.addressesOf(x.Rule, x.Target)...)
 		targets[x.Rule] = append(targets[x.Rule], one)
 	}
 	for i, l := range all {

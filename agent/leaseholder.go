@@ -10,9 +10,9 @@ import (
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 )
 
-// leaseHolder is a host's side of singleton leases: it renews those it needs and tells
-// the keepers of its copies how long they are good. What it does not get done,
-// the keepers answer for.
+// leaseHolder is a host's side of the leases of singletons and addresses: it renews
+// those it needs and tells the keepers of its copies, and of its addresses, how long
+// they are good. What it does not get done, the keepers, and the kernel, answer for.
 type leaseHolder struct {
 	*member
 	clock func() (boot string, up time.Duration)
@@ -56,11 +56,12 @@ func (t *leaseHolder) look() {
 // step does what is due and returns whether, and when, to look again although
 // nothing has changed.
 func (t *leaseHolder) step(ctx context.Context) (again bool, after time.Duration) {
-	held := t.copies.Leases()
+	held := append(t.copies.Leases(), t.nerves.addresses.Leases()...)
 	boot, now := t.clock() // before anything is sent
 	tick := t.tick(now, held)
 	if tick.Paused {
-		t.log.Warn("this host or its agent stood still: singletons are killed before their leases are asked for again")
+		t.log.Warn("this host or its agent stood still: singletons are killed, and addresses taken off, before their leases are asked for again")
+		t.nerves.addresses.Fence()
 		t.copies.Fence(ctx)
 		return true, 0
 	}
@@ -102,10 +103,18 @@ func (t *leaseHolder) renew(ctx context.Context, req api.LeaseRequest, sent leas
 		if !ok || holds[ref] == 0 {
 			continue
 		}
-		if err := t.copies.Extend(ctx, ref.App, ref.Token, until); err != nil {
+		if err := t.extend(ctx, ref, until); err != nil {
 			t.log.Debug("renew leases", "error", err)
 		}
 	}
+}
+
+// extend hands a deadline to whoever lives by it.
+func (t *leaseHolder) extend(ctx context.Context, ref topology.LeaseRef, until time.Duration) error {
+	if topology.IsAddress(ref.App) {
+		return t.nerves.addresses.Extend(ref.App, ref.Token, until)
+	}
+	return t.copies.Extend(ctx, ref.App, ref.Token, until)
 }
 
 // ask has leases renewed by whoever leads, by way of another voter if it cannot be

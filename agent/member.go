@@ -88,6 +88,7 @@ type body struct {
 	keeps       []string // directories of what copies keep on this host
 	clearing    *clearance
 	nerves      *nerves
+	wanting     chan struct{} // cap 1: a report would say something else of addresses
 }
 
 // story is what this host tells.
@@ -129,6 +130,7 @@ func newMember(cfg *Config, adm admission, st *store, host hostDriver) (m *membe
 	m.raft.onMove = m.raftMoved
 	m.makeLeader()
 	m.slices = &sliceWatch{member: m}
+	m.wanting = make(chan struct{}, 1)
 	m.links.refuse = m.revokedPeer
 	m.leaseHolder = &leaseHolder{member: m, clock: cfg.bootClock(), news: make(chan struct{}, 1)}
 	if err := m.slices.restore(); err != nil {

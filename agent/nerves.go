@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ganglion-mesh/ganglion/agent/addresses"
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/agent/reflexer"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
@@ -42,6 +43,9 @@ type nerves struct {
 	held     *throttles
 	own      *senses.Own
 	staging  *staging
+
+	addresses   *addresses.Keeper
+	overAddress chan struct{} // cap 1: one may be over
 
 	declaredSenses map[string]ownSense // by name; of run's goroutine
 
@@ -82,12 +86,15 @@ func newNerves(m *member) (_ *nerves, err error) {
 	}
 	n.reflexer, err = reflexer.New(reflexer.Config{
 		Dir: m.store.path(dirReflexes), Host: m.cfg.Name, Senses: (*sensing)(n), Clock: m.cfg.bootClock(),
-		Authority: n.authority, Wish: n.wish, Borrow: n.borrow, Act: n.act, Tell: n.tell, Logger: m.log,
+		Authority: n.authority, Wish: n.wish, Borrow: n.borrow, Lease: n.wantAddress, Act: n.act, Tell: n.tell, Logger: m.log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	if n.held, err = openThrottles(n); err != nil {
+		return nil, err
+	}
+	if err = n.openAddresses(); err != nil {
 		return nil, err
 	}
 	if n.slices.slice().MeshID != "" {
@@ -116,6 +123,7 @@ func (n *nerves) run(ctx context.Context) error {
 	defer all.Wait()
 	all.Go(func() { n.set.Run(ctx) })
 	all.Go(func() { n.held.run(ctx) })
+	all.Go(func() { n.keepAddresses(ctx) })
 	all.Go(func() { n.webhooks.run(ctx) })
 	all.Go(func() { n.crowd.run(ctx) })
 	all.Go(func() { n.watchStages(ctx) })
@@ -155,6 +163,7 @@ func (n *nerves) heed(sl topology.Slice) {
 	case n.staging.bell <- struct{}{}:
 	default:
 	}
+	n.lookAddresses()
 }
 
 // deploying mutes what is about copies that a deploy is at work on, until they

@@ -22,7 +22,11 @@ const readyPatience = 30 * time.Second
 
 // authority is what the mesh allows at this moment.
 func (n *nerves) authority(f reflexes.Firing) reflexes.Authority {
-	frozen, hard := n.brake.View().Holds(appOf(f.On))
+	app := appOf(f.On)
+	if f.Rung.Leased() {
+		app = appOf(f.Target)
+	}
+	frozen, hard := n.brake.View().Holds(app)
 	a := reflexes.Authority{Frozen: frozen, Hard: hard, Scarce: n.scarce(f)}
 	if f.Class != reflexes.ClassTell && !f.Rung.Revives() {
 		a.SameRule = 1 + n.pool.Wishers(plainRule(f.Rule))
@@ -30,6 +34,9 @@ func (n *nerves) authority(f reflexes.Firing) reflexes.Authority {
 	if f.Class == reflexes.ClassB {
 		a.Staged = n.notInForce(reflexes.Version{Rule: f.Rule, Stage: f.Stage})
 		a.GateShut, a.Needless = n.crowd.shut(time.Now()), n.needless(f)
+	}
+	if f.Rung.Leased() {
+		a.Leased, a.Asking, a.Lacks = n.leased(f)
 	}
 	return a
 }
@@ -101,6 +108,8 @@ func (n *nerves) perform(ctx context.Context, o reflexer.Order) (said string, er
 		return "", nil // it only tells, and is told as fired
 	case "run":
 		return n.runHook(ctx, o)
+	case "claim":
+		return n.claimAddress(o)
 	}
 	if o.On.Scope == reflexes.ScopeUnit {
 		return "", n.actOnUnit(ctx, o)
@@ -170,6 +179,11 @@ func (n *nerves) able(r *reflexes.Rule) error {
 		do := r.Rungs[i].Do
 		if do.Op == "run" && !n.cfg.AllowRun {
 			return errNoRun
+		}
+		if do.Op == "claim" {
+			if err := n.mayClaim(do); err != nil {
+				return err
+			}
 		}
 		if do.Op != "throttle" {
 			continue
@@ -241,6 +255,7 @@ func (n *nerves) tell(t reflexer.Told) {
 		data = events.ReflexObserved{Rule: rule, App: app, Target: target, Facts: factsOf(t.Facts), Action: t.Action, Reason: reasonOf(t.Outcome)}
 	case reflexes.Cleared:
 		n.held.look()
+		n.lookAddresses()
 		data = events.ReflexCleared{Rule: rule, App: app, Target: target, HeldMS: t.Held.Milliseconds()}
 	case reflexes.Suppressed, reflexes.Undecided, reflexes.Exhausted, reflexes.Off:
 		data = events.ReflexSuppressed{

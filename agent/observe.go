@@ -107,7 +107,7 @@ func (o *observatory) report(r api.Report, now time.Time) {
 // sameReport tells whether b says nothing that a did not, ages aside.
 func sameReport(a, b api.Report) bool {
 	return a.Boot == b.Boot && a.SliceIndex == b.SliceIndex && maps.Equal(a.Labels, b.Labels) && slices.Equal(a.PortsTaken, b.PortsTaken) &&
-		a.Kernel == b.Kernel && slices.Equal(a.Ended, b.Ended) && slices.Equal(a.Stages, b.Stages) &&
+		a.Kernel == b.Kernel && slices.Equal(a.Ended, b.Ended) && slices.Equal(a.Stages, b.Stages) && slices.Equal(a.Wants, b.Wants) &&
 		slices.EqualFunc(a.Copies, b.Copies, func(x, y api.CopyReport) bool {
 			x.ReadyMS, x.AgeMS, x.UnreadyMS, x.BestMS = 0, 0, 0, 0
 			y.ReadyMS, y.AgeMS, y.UnreadyMS, y.BestMS = 0, 0, 0, 0
@@ -249,6 +249,7 @@ func (o *observatory) hostObs(h topology.Host, m gossip.Member, now time.Time) t
 	ho.Labels, ho.CPU, ho.Memory = r.Labels, r.CPU, r.Memory
 	ho.PortMin, ho.PortMax, ho.Ports, ho.CanUser = r.PortMin, r.PortMax, r.PortsTaken, r.CanUser
 	ho.Boot, ho.Slice, ho.Stages = r.Kernel, r.SliceIndex, r.Stages
+	ho.Wants = r.Wants[:min(len(r.Wants), topology.MaxAddresses)]
 	ho.Copies = make(map[topology.CopyKey]topology.CopyObs, len(r.Copies))
 	for _, c := range r.Copies {
 		if id, err := workload.ParseCopyID(c.ID); err == nil {

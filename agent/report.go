@@ -53,6 +53,7 @@ func (r *reporter) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(next):
+		case <-r.wanting:
 		case <-changed:
 			if !sleep(ctx, reportCoalesce) {
 				return nil
@@ -101,7 +102,8 @@ func (r *reporter) report() api.Report {
 		rep.Freezes = r.brake.Records()
 	}
 	rep.Kernel, _ = r.cfg.bootClock()()
-	rep.Ended, rep.Stages = ended, r.nerves.stageReport()
+	rep.Ended, rep.Wants = append(ended, r.nerves.addresses.Ended()...), r.nerves.addresses.Wants()
+	rep.Stages = r.nerves.stageReport()
 	for _, c := range all {
 		rep.PortsTaken = append(rep.PortsTaken, c.PortTaken...)
 		rep.Copies = append(rep.Copies, copyReport(c))

@@ -154,6 +154,7 @@ func (w *sliceWatch) accept(sl topology.Slice) error {
 	if !same {
 		w.stockUp()
 		w.copies.Set(sl)
+		w.nerves.addresses.Set(sl)
 		w.nerves.look()
 		w.clearing.look()
 		if sl.Drain != topology.DrainNone && cur.Drain == topology.DrainNone && sl.Gone == nil {

@@ -280,16 +280,8 @@ type ruleTarget struct {
 // wanted tells of each rule and target whether what it fired for goes on. It is
 // known once the rules are.
 func (t *throttles) wanted(ctx context.Context) (wanted map[ruleTarget]bool, known bool) {
-	t.nerves.mu.Lock()
-	ruled := t.nerves.ruled
-	t.nerves.mu.Unlock()
-	if !ruled {
-		return nil, false
-	}
-	ctx, cancel := context.WithTimeout(ctx, enginePatience)
-	defer cancel()
-	list, ok := t.reflexer.Explain(ctx, "")
-	if !ok {
+	list, known := t.standing(ctx)
+	if !known {
 		return nil, false
 	}
 	wanted = map[ruleTarget]bool{}
@@ -302,6 +294,19 @@ func (t *throttles) wanted(ctx context.Context) (wanted map[ruleTarget]bool, kno
 		wanted[ruleTarget{rule: r.Name}] = false // there is such a rule
 	}
 	return wanted, true
+}
+
+// standing tells how each rule stands with each target, once there are rules.
+func (n *nerves) standing(ctx context.Context) (list []reflexes.Explanation, known bool) {
+	n.mu.Lock()
+	ruled := n.ruled
+	n.mu.Unlock()
+	if !ruled {
+		return nil, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, enginePatience)
+	defer cancel()
+	return n.reflexer.Explain(ctx, "")
 }
 
 // placed tells whether the mesh wants a copy on this host.

@@ -99,7 +99,7 @@ func TestNotYet(t *testing.T) {
 		{Name: "u", Scope: "unit:x", Act: []Action{{Op: "signal"}, {Op: "restart"}, {Op: "stop", Target: "web"}, {Op: "throttle"}}}}, Apps: []App{
 		{Name: "all", Schedule: "@daily", Singleton: true, Once: true, Run: Run{Artifact: "./web.tar.gz"},
 			Checks:   []Check{{Type: CheckHTTP}, {Type: CheckSmoke}},
-			Reflexes: []Reflex{{Name: "x", Act: []Action{{Op: "stop"}, {Op: "emit"}, {Op: "signal"}}}, {Name: "y", Act: []Action{{Op: "claim"}}}}},
+			Reflexes: []Reflex{{Name: "x", Act: []Action{{Op: "stop"}, {Op: "emit"}, {Op: "signal"}}}, {Name: "y", Scope: "unit:x", Act: []Action{{Op: "claim"}, {Op: "throttle"}}}}},
 		{Name: "digest", Run: Run{Artifact: "sha256:" + strings.Repeat("0", 64)}},
 		{Name: "url", Run: Run{Artifact: "https://example.org/x"}},
 		{Name: "tar", Run: Run{Artifact: "/srv/web.TGZ"}},
@@ -107,7 +107,7 @@ func TestNotYet(t *testing.T) {
 			Update: Update{Strategy: StrategyBlueGreen, Canary: 1, OnFailure: OnFailureForward}, Checks: []Check{{Type: CheckExec}}},
 	}}
 	want := []string{
-		"app.all.reflexes[1].act[0].op", "reflex.r.act[1].op", "reflex.u.act[3].target",
+		"app.all.reflexes[1].act[1].target", "reflex.u.act[3].target",
 	}
 	for name, v := range map[string]Intents{"written": in, "normalized": in.Normalize()} {
 		var got []string

@@ -26,11 +26,6 @@ func (a App) NotYet() []Problem {
 	return out
 }
 
-// laterActions are the actions that no agent takes yet.
-var laterActions = map[string]bool{
-	"claim": true,
-}
-
 // laterOnUnits are the actions that no agent takes on a unit of systemd yet.
 var laterOnUnits = map[string]bool{
 	"throttle": true,
@@ -42,10 +37,7 @@ func (r Reflex) NotYet() []Problem {
 	var out []Problem
 	scope, _, _ := strings.Cut(r.Scope, ":")
 	for i, a := range r.Act {
-		switch {
-		case laterActions[a.Op]:
-			out = append(out, Problem{index("act", i) + ".op", a.Op + " is not executed yet; remove it"})
-		case scope == "unit" && laterOnUnits[a.Op] && a.Target == "":
+		if scope == "unit" && laterOnUnits[a.Op] && a.Target == "" {
 			out = append(out, Problem{index("act", i) + ".target", a.Op + " of a unit is not executed yet; name an app, or use restart(), stop() or signal"})
 		}
 	}

@@ -103,6 +103,12 @@ func (a Action) check(f field) {
 	case "throttle":
 		_, err := a.Throttle()
 		args.failIf(err)
+	case "claim":
+		args.failIf(a.known())
+		if a.Target != "" {
+			_, err := a.Address()
+			f.at("target").failIf(err)
+		}
 	}
 }
 

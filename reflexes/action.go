@@ -47,6 +47,10 @@ type operation struct {
 	against []string
 	onApp   bool // its target is an app, a copy or a unit
 	durable bool // its record has to be on disk before it starts
+	// leased says that a lease of the mesh stands for it, and that it lasts until the
+	// matter is over. It takes nothing from anybody, for it has to be free to be leased:
+	// it costs no token, and what several hosts want one of them gets.
+	leased bool
 }
 
 var operations = map[string]operation{
@@ -58,7 +62,7 @@ var operations = map[string]operation{
 	"restart":    {class: ClassA, rank: 5, onApp: true, against: []string{"stop", "evict"}},
 	"stop":       {class: ClassA, rank: 6, onApp: true, against: []string{"restart"}},
 	"evict":      {class: ClassB, rank: 7, onApp: true, durable: true, against: []string{"restart"}},
-	"claim":      {class: ClassB, rank: 8, durable: true, against: []string{"drain_self"}},
+	"claim":      {class: ClassB, rank: 8, durable: true, leased: true, against: []string{"drain_self"}},
 	"drain_self": {class: ClassB, rank: 9, durable: true, against: []string{"claim"}},
 }
 
@@ -81,6 +85,14 @@ type Rung struct {
 
 // Class is the class of what the rung does.
 func (r *Rung) Class() Class { return r.op.class }
+
+// Leased tells whether a lease of the mesh has to stand for what the rung does, which
+// then lasts until the matter is over, or Lapsed is told.
+func (r *Rung) Leased() bool { return r.op.leased }
+
+// occupies tells whether an act of the rung keeps others from its target, and is kept
+// by them: not one that only tells, nor one that only adds to it.
+func (r *Rung) occupies() bool { return r.op.class != ClassTell && !r.op.leased }
 
 // String prints the rung as users write it: restart("web").
 func (r *Rung) String() string { return r.text }

@@ -93,6 +93,7 @@ type Engine struct {
 	acts       ActID
 	doubtUntil Boot
 	wished     bool // others are to be told what is wanted
+	unleased   bool // see Unleased
 	short      bool // an act lacked nothing but what a leader gives
 	lacking    []Version
 	distrust   bool // the state of an earlier life could not be read: limits begin spent

@@ -41,6 +41,7 @@ type instance struct {
 	level   int   // the rung
 	tries   int   // acts on it without improvement
 	checked bool  // the last act's effect was judged
+	lasts   bool  // what it did lasts, under a lease
 	acted   Boot  // when its last act ended, or was refused for good; unwell if never
 	act     ActID
 	actAt   Boot

@@ -238,6 +238,9 @@ func (l *linter) fight(a, b *Rule) {
 	for i := range a.Rungs {
 		for j := range b.Rungs {
 			x, y := &a.Rungs[i], &b.Rungs[j]
+			if x.op.leased || y.op.leased {
+				continue // a host that is being emptied lets go of what it has under a lease, and wants it no more
+			}
 			if !slices.Contains(x.op.against, y.Do.Op) && !slices.Contains(y.op.against, x.Do.Op) || !meets(a, x, b, y) {
 				continue
 			}

@@ -243,7 +243,7 @@ func (e *Engine) judgeWish(now Boot, in *instance) {
 // judgeEffect finds out, once the target has settled after an act, whether it
 // helped.
 func (e *Engine) judgeEffect(now Boot, in *instance) {
-	if now-in.acted < in.pause() {
+	if in.lasting() || now-in.acted < in.pause() {
 		return
 	}
 	if len(in.rule.edges) > 0 {
@@ -263,6 +263,11 @@ func (e *Engine) judgeEffect(now Boot, in *instance) {
 			e.again(now, in)
 		}
 	}
+}
+
+// lasting tells that the instance's last act goes on, under a lease.
+func (in *instance) lasting() bool {
+	return in.state == StateCooling && in.lasts && in.rung().op.leased
 }
 
 func (e *Engine) again(now Boot, in *instance) {

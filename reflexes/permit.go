@@ -73,8 +73,11 @@ func (e *Engine) Permit(now Boot, f Firing, a Authority) (Act, bool) {
 	case r == ReasonNone:
 		r = e.allowed(now, in, a)
 		retry = now + time.Second
-		if r == ReasonTokens || r == ReasonDeadMan {
+		switch r {
+		case ReasonTokens, ReasonDeadMan:
 			in.lacks, retry = a.Lacks, max(retry, a.AskAt) // or with any answer: see Lend
+		case ReasonLease:
+			in.lacks = a.Lacks
 		}
 	}
 	switch {
@@ -120,7 +123,7 @@ func (e *Engine) allowed(now Boot, in *instance, a Authority) Reason {
 		return ReasonFrozen
 	case rung.revives:
 		return ReasonNone // nothing that runs is disturbed
-	case a.SameRule >= correlated:
+	case a.SameRule >= correlated && !rung.op.leased:
 		return ReasonCorrelated
 	case a.Scarce:
 		return ReasonDisruption
@@ -134,15 +137,58 @@ func (e *Engine) allowed(now Boot, in *instance, a Authority) Reason {
 		return ReasonNeedless
 	case in.rule.Scope == ScopePeer && !a.Witnessed:
 		return ReasonWitness
-	case rung.Do.Op == "claim" && !a.Leased:
-		return ReasonLease
 	case in.rule.Observe:
 		return ReasonNone // nobody asks a leader for what is not done
+	case rung.op.leased:
+		return e.leased(a)
 	}
 	if now < in.state0.since+listen {
 		return ReasonListening
 	}
 	return e.covered(now, in, a)
+}
+
+// leased holds an act against the lease that it needs, which is a leader's fresh
+// permit too. It is looked at last, so that no lease is asked for in vain.
+func (e *Engine) leased(a Authority) Reason {
+	switch {
+	case a.Leased:
+		return ReasonNone
+	case a.Asking:
+		e.unleased = true
+		return ReasonAsking
+	}
+	e.unleased = true
+	return ReasonLease
+}
+
+// Unleased tells whether, since it was asked last, an act was refused for want of
+// its lease alone: then it is time to ask for that.
+func (e *Engine) Unleased() bool {
+	unleased := e.unleased
+	e.unleased = false
+	return unleased
+}
+
+// Leased tells that the lease has come that an act of a rule waits for.
+func (e *Engine) Leased(now Boot, rule string, t Target) {
+	now = e.enter(now)
+	if in := e.instances[instanceKey{rule, t}]; in != nil && in.wantsToAct() && in.id == 0 && in.rung().op.leased {
+		in.retry = min(in.retry, now)
+		e.dirty(in)
+	}
+	e.settle(now)
+}
+
+// Lapsed tells that what an act did under a lease is so no more, though the matter
+// is not over: the rule wants it again.
+func (e *Engine) Lapsed(now Boot, rule string, t Target) {
+	now = e.enter(now)
+	if in := e.instances[instanceKey{rule, t}]; in != nil && in.lasting() {
+		in.lasts = false
+		e.again(now, in)
+	}
+	e.settle(now)
 }
 
 // covered holds an act that reaches further against what only a leader can give.
@@ -175,22 +221,23 @@ func (e *Engine) start(now Boot, in *instance, ts *targetState, rung *Rung) Act 
 	e.acts++
 	rec := Record{
 		Kind: RecordIntent, Act: e.acts, At: now, Boot: e.config.Boot, Class: rung.op.class, Rule: in.rule.Name, Hash: in.rule.Hash, Target: in.target, On: ts.target,
-		Action: rung.text, Rung: in.level, Durable: rung.op.durable, Revives: rung.revives,
+		Action: rung.text, Rung: in.level, Durable: rung.op.durable, Revives: rung.revives, Leased: rung.op.leased,
 	}
 	if c := in.cause(now); c.Kind == CauseAct {
 		rec.Parent = c.Act
 	}
 	var until Boot
-	if rung.op.class == ClassB {
+	if rung.op.class == ClassB && !rung.op.leased {
 		rec.Loan, until = e.escrow.spend(now)
 	}
-	e.pay(now, in.state0, ts, rung.op.class, rung.revives)
+	e.pay(now, in.state0, ts, rung)
 	e.note(rec)
-	if rung.op.class != ClassTell {
+	if rung.occupies() {
 		ts.acting, ts.by = e.acts, in
 	}
 	e.flights = append(e.flights, flight{act: e.acts, in: in, ts: ts, at: now})
 	in.id, in.edges, in.act, in.actAt, in.checked = 0, 0, e.acts, now, false
+	in.lasts = false
 	in.refused, in.times, in.retry = ReasonNone, 0, 0
 	in.enter(now, StateActing)
 	e.tell(Outcome{Kind: Fired, Rule: in.rule.Name, Target: in.target, Action: rung.text, Act: e.acts, At: now, Sensed: in.sensed, Facts: in.seen})
@@ -202,14 +249,14 @@ func (e *Engine) start(now Boot, in *instance, ts *targetState, rung *Rung) Act 
 
 // pay spends what an act costs: of the rule's limit, the host's, and the
 // target's patience.
-func (e *Engine) pay(now Boot, s *ruleState, ts *targetState, class Class, revives bool) {
+func (e *Engine) pay(now Boot, s *ruleState, ts *targetState, rung *Rung) {
 	if s != nil && s.rule.limit.N > 0 {
 		s.spent.spend(s.rule.limit, now)
 	}
-	if class == ClassTell {
+	if !rung.occupies() {
 		return
 	}
-	if !revives {
+	if !rung.revives {
 		e.host.spend(hostLimit, now)
 	}
 	ts.count(now, e.config.Seed)
@@ -227,7 +274,7 @@ func (e *Engine) observe(now Boot, in *instance, r Reason) {
 	if l := in.rule.limit; l.N > 0 {
 		in.state0.spent.spend(l, now)
 	}
-	in.edges, in.checked, in.acted = 0, true, now
+	in.edges, in.checked, in.lasts, in.acted = 0, true, false, now
 	in.enter(now, StateCooling)
 	e.dirty(in)
 }
@@ -258,6 +305,7 @@ func (e *Engine) end(now Boot, act ActID, ok bool, detail string) {
 	e.tell(Outcome{Kind: Finished, Rule: in.rule.Name, Target: in.target, Action: in.rung().text, Act: act, At: now, OK: ok, Detail: detail, Facts: in.seen})
 	in.act, in.acted = 0, now
 	in.enter(now, StateCooling)
+	in.lasts = ok && in.rung().op.leased // it is not there to help
 	if !ok && len(in.rule.edges) > 0 && in.edges == 0 {
 		in.edges = 1 // what the edge asked for has not been done
 	}

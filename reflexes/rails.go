@@ -106,7 +106,6 @@ func (in *instance) cause(now Boot) Cause {
 // local holds an act against the limits that this host alone keeps.
 func (e *Engine) local(now Boot, in *instance, ts *targetState) (Reason, Boot) {
 	rung := in.rung()
-	tells := rung.op.class == ClassTell
 	if r := e.caused(in, in.cause(now)); r != ReasonNone {
 		return r, now + settle
 	}
@@ -121,7 +120,7 @@ func (e *Engine) local(now Boot, in *instance, ts *targetState) (Reason, Boot) {
 			return ReasonLimit, at
 		}
 	}
-	if tells {
+	if !rung.occupies() {
 		return ReasonNone, 0
 	}
 	if ts.acting != 0 && ts.by != in {
@@ -171,7 +170,7 @@ func (e *Engine) propose(now Boot, in *instance) {
 	}
 	e.proposals++
 	in.id, in.asked = e.proposals, now
-	if rung.op.class != ClassTell {
+	if rung.occupies() {
 		ts.acting, ts.by = proposed, in
 	}
 	e.firings = append(e.firings, Firing{
@@ -222,7 +221,7 @@ func (e *Engine) refuse(now Boot, in *instance, r Reason, retry Boot) {
 		in.refused = r
 		return // it shouts
 	}
-	lasting := r == ReasonRequested || r == ReasonDeploying || r == ReasonOwnAct || r == ReasonDepth
+	lasting := r == ReasonRequested || r == ReasonDeploying || r == ReasonOwnAct || r == ReasonDepth || r == ReasonLease
 	if r == in.refused && (lasting || sinceOf(now, in.toldAt) < tellEvery) {
 		return
 	}
@@ -233,7 +232,7 @@ func (e *Engine) refuse(now Boot, in *instance, r Reason, retry Boot) {
 			o.Detail = ts.by.rule.Name
 		}
 	}
-	if r == ReasonTokens || r == ReasonDeadMan {
+	if r == ReasonTokens || r == ReasonDeadMan || r == ReasonLease {
 		o.Detail = in.lacks
 	}
 	e.tell(o)

@@ -29,6 +29,7 @@ type Record struct {
 	Loan    uint64     `json:"loan,omitempty"`   // of class B: the loan that its token is of
 	Durable bool       `json:"durable,omitempty"`
 	Revives bool       `json:"revives,omitempty"` // it does not count against the host's limit
+	Leased  bool       `json:"leased,omitempty"`  // nor against the target's back-off
 	OK      bool       `json:"ok,omitempty"`      // of a result
 	Detail  string     `json:"detail,omitempty"`
 }

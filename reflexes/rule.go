@@ -281,6 +281,9 @@ func (b *builder) actions() {
 			}
 		}
 		r.class = max(r.class, rung.op.class)
+		if rung.op.leased && len(r.edges) > 0 {
+			b.fail(r.actPath(rung)+".op", "%s lasts until the matter is over, and %s is an instant; write a condition that holds for as long", rung.Do.Op, r.edges[0])
+		}
 		if rung.Do.Op == "drain_self" && r.App != "" {
 			b.fail(r.actPath(rung)+".op", "drain_self empties the whole host, not only of app %s; declare the reflex outside of the app, or evict()", r.App)
 		}

@@ -49,6 +49,7 @@ type instanceSnapshot struct {
 	Level   int    `json:"level,omitempty"`
 	Tries   int    `json:"tries,omitempty"`
 	Checked bool   `json:"checked,omitempty"`
+	Lasts   bool   `json:"lasts,omitempty"`
 	Acted   Boot   `json:"acted,omitempty"`
 	Act     ActID  `json:"act,omitempty"`
 	Edges   int64  `json:"edges,omitempty"`
@@ -84,7 +85,7 @@ func (e *Engine) Snapshot() ([]byte, error) {
 		if in.state != StateInactive {
 			s.Instances = append(s.Instances, instanceSnapshot{
 				Rule: k.rule, Hash: in.rule.Hash, Target: k.target, State: in.state, Held: in.held, Begun: in.begun, Level: in.level,
-				Tries: in.tries, Checked: in.checked, Acted: in.acted, Act: in.act, Edges: in.edges, Edge: in.edge,
+				Tries: in.tries, Checked: in.checked, Lasts: in.lasts, Acted: in.acted, Act: in.act, Edges: in.edges, Edge: in.edge,
 			})
 		}
 	}
@@ -265,7 +266,7 @@ func (e *Engine) repay(now Boot, boot string, r Record) {
 	if r.Loan != 0 {
 		e.escrow.spent(r.Loan)
 	}
-	if r.Class == ClassTell {
+	if r.Class == ClassTell || r.Leased {
 		return
 	}
 	if !r.Revives {
@@ -283,7 +284,7 @@ func (e *Engine) carryAct(r Record, ended bool) {
 	if !ok || in.Hash != r.Hash {
 		in = instanceSnapshot{Rule: r.Rule, Hash: r.Hash, Target: r.Target, Begun: r.At}
 	}
-	in.Edges, in.Level, in.Checked, in.Acted = 0, r.Rung, false, r.At
+	in.Edges, in.Level, in.Checked, in.Lasts, in.Acted = 0, r.Rung, false, false, r.At
 	in.State, in.Act = StateActing, r.Act
 	if ended {
 		in.State, in.Act = StateCooling, 0
@@ -324,6 +325,7 @@ func (e *Engine) carryInstance(in *instance, now Boot) {
 	}
 	past := func(b Boot) Boot { return max(min(b, now), unwell) }
 	in.state, in.level, in.tries, in.checked = old.State, old.Level, min(max(old.Tries, 0), 1<<20), old.Checked
+	in.lasts = old.Lasts
 	in.held, in.begun, in.acted = max(old.Held, 0), max(past(old.Begun), 0), past(old.Acted)
 	in.edges, in.edge = min(max(old.Edges, 0), 1<<40), old.Edge
 	if in.active() {
@@ -335,7 +337,7 @@ func (e *Engine) carryInstance(in *instance, now Boot) {
 	case StateActing:
 		// Nobody knows how it ended, and it is not done again.
 		in.state, in.acted, in.edges, in.checked = StateCooling, now, 0, false
-		if in.rung().op.class != ClassTell {
+		if in.rung().occupies() {
 			in.on.acted = now
 		}
 		e.note(Record{Kind: RecordResult, Act: old.Act, At: now, Boot: e.config.Boot, Detail: "the agent ended before it was known"})

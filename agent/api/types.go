@@ -102,7 +102,16 @@ type Host struct {
 	Labels map[string]string `json:"labels"`
 	Vitals Vitals            `json:"vitals"`
 	Copies int               `json:"copies"`
-	Note   string            `json:"note,omitempty"` // why the host cannot work as it should
+	// Addresses are those that the host has taken over, by address.
+	Addresses []HostAddress `json:"addresses,omitempty"`
+	Note      string        `json:"note,omitempty"` // why the host cannot work as it should
+}
+
+// HostAddress is an address that reflexes of a host have taken over, and the token of
+// the lease under which it has it.
+type HostAddress struct {
+	Address string `json:"address"`
+	Token   uint64 `json:"token"`
 }
 
 // Vitals are a host's gauges as ratios, and their age. AgeMS is -1 where
@@ -265,6 +274,7 @@ type Report struct {
 	Voter      string              `json:"voter"`             // auto or never
 	Kernel     string              `json:"kernel,omitempty"`  // boot id of the host's kernel; leases belong to it
 	Ended      []topology.LeaseRef `json:"ended,omitempty"`   // leases of the host under which nothing runs nor ever will
+	Wants      []string            `json:"wants,omitempty"`   // addresses that the host would take over, or has
 	Copies     []CopyReport        `json:"copies,omitempty"`
 	Freeze     string              `json:"freeze,omitempty"`  // digest of what the host knows of the brake
 	Freezes    [][]byte            `json:"freezes,omitempty"` // that, if the leader knows something else

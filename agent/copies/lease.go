@@ -43,10 +43,14 @@ func loadHeldLeases(dir string) (heldLeases, error) {
 	return t, nil
 }
 
-// take makes the leases of a slice the present ones.
+// take makes the leases of a slice the present ones. Those of addresses are another's
+// business.
 func (t *heldLeases) take(held []topology.HeldLease) {
 	next := make(map[string]topology.HeldLease, len(held))
 	for _, l := range held {
+		if topology.IsAddress(l.App) {
+			continue
+		}
 		next[l.App] = l
 		if t.leases[l.App].Token != l.Token {
 			delete(t.until, l.App)

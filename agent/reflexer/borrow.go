@@ -51,7 +51,7 @@ type purse struct {
 
 // authorize adds what a leader has said to what the mesh allows.
 func (r *Reflexer) authorize(f reflexes.Firing, a reflexes.Authority) reflexes.Authority {
-	if f.Class != reflexes.ClassB || r.cfg.Borrow == nil {
+	if f.Class != reflexes.ClassB || f.Rung.Leased() || r.cfg.Borrow == nil {
 		return a
 	}
 	p, now := &r.purse, r.now()

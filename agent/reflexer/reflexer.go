@@ -31,7 +31,7 @@ type Senses interface {
 	NeedFor(rules []*reflexes.Rule, vars []reflexes.VarID)
 }
 
-// Config of a Reflexer. All but Disabled, Wish, Borrow and Logger is required.
+// Config of a Reflexer. All but Disabled, Wish, Borrow, Lease and Logger is required.
 type Config struct {
 	Dir    string // for state and journal; it is made
 	Host   string // name of this host: back-offs of hosts differ by it
@@ -51,6 +51,9 @@ type Config struct {
 	// own: while it waits everything else goes on. nil: no leader is ever asked, and
 	// nothing is done that reaches further than this host's own copies.
 	Borrow func(ctx context.Context, b Borrowing) Answer
+	// Lease is told, once a second, that an act wants nothing but its lease. It waits
+	// for nothing; Leased tells when the lease has come. nil: none ever does.
+	Lease func(f reflexes.Firing)
 	// Act does what an order says and returns what there is to say of it, for the
 	// record, and how it ended. It is called on a goroutine of its own, and gives up
 	// when ctx ends.
@@ -222,6 +225,17 @@ func guards(rules []*reflexes.Rule) []reflexes.VarID {
 // work on it. A time that is past ends that.
 func (r *Reflexer) Mute(t reflexes.Target, until reflexes.Boot) {
 	r.post(func(e *reflexes.Engine, now reflexes.Boot) { e.Mute(now, "", t, until, true) })
+}
+
+// Leased has an act that waits for its lease tried at once.
+func (r *Reflexer) Leased(rule string, t reflexes.Target) {
+	r.post(func(e *reflexes.Engine, now reflexes.Boot) { e.Leased(now, rule, t) })
+}
+
+// Lapsed has a rule want again what it did under a lease that it has lost. Of one that
+// does nothing under a lease it changes nothing.
+func (r *Reflexer) Lapsed(rule string, t reflexes.Target) {
+	r.post(func(e *reflexes.Engine, now reflexes.Boot) { e.Lapsed(now, rule, t) })
 }
 
 // Forget ends all rules about a target that is gone.

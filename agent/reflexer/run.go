@@ -118,7 +118,10 @@ func (r *Reflexer) step(ctx context.Context) {
 // two but one plain write, and for what reaches further the disk.
 func (r *Reflexer) fire(ctx context.Context, f reflexes.Firing) {
 	act, ok := r.engine.Permit(r.now(), f, r.authorize(f, r.cfg.Authority(f)))
-	if !ok {
+	if unleased := r.engine.Unleased(); !ok {
+		if unleased && r.cfg.Lease != nil {
+			r.cfg.Lease(f)
+		}
 		return
 	}
 	order := Order{Act: act, Revives: f.Rung.Revives()}

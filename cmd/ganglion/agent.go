@@ -111,6 +111,7 @@ func (v values) config() (agent.Config, error) {
 		Init: v["init"].on, Seeds: v["seeds"].list, TokenFile: v["token_file"].text,
 		Labels: v["labels"].pairs, Voter: v["voter"].text, Driver: v["driver"].text,
 		AllowRun: v["allow_run"].on, ReflexUnits: v["reflex_units"].list,
+		ReflexAddresses: v["reflex_addresses"].pairs,
 	}
 	var err error
 	if cfg.Ports, err = parsePorts(v["ports"]); err != nil {

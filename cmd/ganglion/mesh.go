@@ -194,7 +194,7 @@ func (c *cli) hostsCommand() *cobra.Command {
 func hostTable(hosts []api.Host, wide bool) *table {
 	t := newTable("HOST", "STATUS", "ROLE", "DRAIN", "COPIES", "CPU", "MEMORY", "DISK", "NOTE")
 	if wide {
-		t.head = append(slices.Clone(t.head[:8]), "PRESSURE", "AGE", "ADDR", "LABELS", "NOTE")
+		t.head = append(slices.Clone(t.head[:8]), "PRESSURE", "AGE", "ADDR", "ADDRESSES", "LABELS", "NOTE")
 	}
 	for _, h := range hosts {
 		v := h.Vitals
@@ -210,7 +210,7 @@ func hostTable(hosts []api.Host, wide bool) *table {
 			if v.AgeMS >= 0 {
 				age = (time.Duration(v.AgeMS) * time.Millisecond).Round(100 * time.Millisecond).String()
 			}
-			cells = append(cells, ratio(v.Pressure), age, orDash(h.Addr), labelText(h.Labels))
+			cells = append(cells, ratio(v.Pressure), age, orDash(h.Addr), addressText(h.Addresses), labelText(h.Labels))
 		}
 		t.row(append(cells, h.Note)...)
 	}
@@ -222,6 +222,15 @@ func drainWord(h api.Host) string {
 		return "none"
 	}
 	return string(h.Drain)
+}
+
+// addressText lists the addresses that a host has taken over.
+func addressText(list []api.HostAddress) string {
+	var out []string
+	for _, a := range list {
+		out = append(out, a.Address)
+	}
+	return orDash(strings.Join(out, ","))
 }
 
 func labelText(labels map[string]string) string {

@@ -16,7 +16,8 @@ import (
 func twoHosts() []api.Host {
 	return []api.Host{
 		{Name: "h1", Addr: "10.0.0.1", Status: "alive", Drain: topology.DrainNone, Role: "leader", Labels: map[string]string{"zone": "a", "disk": "ssd"},
-			Vitals: api.Vitals{CPU: 0.5, Memory: 0.25, Disk: 0.1, Pressure: 0.02, AgeMS: 1234}, Copies: 2},
+			Vitals: api.Vitals{CPU: 0.5, Memory: 0.25, Disk: 0.1, Pressure: 0.02, AgeMS: 1234}, Copies: 2,
+			Addresses: []api.HostAddress{{Address: "10.0.0.100", Token: 17}}},
 		{Name: "host-two", Addr: "10.0.0.2", Status: "failed", Drain: topology.DrainDraining, Role: "agent", Vitals: api.Vitals{AgeMS: -1}, Note: "gossips, but does not report"},
 	}
 }
@@ -48,9 +49,9 @@ h1        alive   leader  none      2       50%  25%     10%
 host-two  failed  agent   draining  0       -    -       -     gossips, but does not report
 `},
 		{"hosts -o wide", "/v1/hosts", twoHosts(), `
-HOST      STATUS  ROLE    DRAIN     COPIES  CPU  MEMORY  DISK  PRESSURE  AGE   ADDR      LABELS           NOTE
-h1        alive   leader  none      2       50%  25%     10%   2%        1.2s  10.0.0.1  disk=ssd,zone=a
-host-two  failed  agent   draining  0       -    -       -     -         -     10.0.0.2  -                gossips, but does not report
+HOST      STATUS  ROLE    DRAIN     COPIES  CPU  MEMORY  DISK  PRESSURE  AGE   ADDR      ADDRESSES   LABELS           NOTE
+h1        alive   leader  none      2       50%  25%     10%   2%        1.2s  10.0.0.1  10.0.0.100  disk=ssd,zone=a
+host-two  failed  agent   draining  0       -    -       -     -         -     10.0.0.2  -           -                gossips, but does not report
 `},
 		{"peers", "/v1/peers", []api.Peer{{Name: "h1", Addr: "10.0.0.1:7947", Voter: true, Leader: true, Healthy: true}, {Name: "h2", Addr: "10.0.0.2:7947"}}, `
 HOST  ADDR           VOTER  LEADER  HEALTHY

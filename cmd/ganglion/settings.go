@@ -48,6 +48,7 @@ var settings = []setting{
 	{"artifact_rate", kindText, "how fast packages are fetched, a second: 20MiB (default unbounded)"},
 	{"driver", kindText, "auto, systemd or process (default auto)"},
 	{"allow_run", kindBool, "let reflexes and senses run commands on this host (default false)"},
+	{"reflex_addresses", kindMap, "networks of which reflexes may take addresses over, with the interface: 10.0.0.0/24=eth0,… (default none)"},
 	{"reflex_units", kindList, "systemd units of this host that reflexes may restart, stop and signal (default none)"},
 }
 

@@ -56,6 +56,7 @@ nats_stream = false
 http        = "off"
 driver      = "process"
 allow_run   = true
+reflex_addresses = { "10.0.0.0/24" = "eth0", "fd00::/64" = "br0" }
 reflex_units = ["nginx.service", "a@b.timer"]
 artifact_cache = "2GiB"
 artifact_rate  = "20MiB"
@@ -72,7 +73,8 @@ func TestEveryKeyParses(t *testing.T) {
 		Seeds: []string{"a", "b:1"}, TokenFile: "/t", Labels: map[string]string{"zone": "a", "rack": "7,8"}, Voter: "never",
 		Ports: agent.Ports{Gossip: 1, Mesh: 0, NATS: 4222, NATSCluster: 6222}, PortRange: [2]int{100, 200},
 		NATS: []string{"nats://x:4222"}, Driver: "process", AllowRun: true, ReflexUnits: []string{"nginx.service", "a@b.timer"}, Version: version,
-		ArtifactCache: 2 << 30, ArtifactRate: 20 << 20,
+		ReflexAddresses: map[string]string{"10.0.0.0/24": "eth0", "fd00::/64": "br0"},
+		ArtifactCache:   2 << 30, ArtifactRate: 20 << 20,
 	}
 	if !reflect.DeepEqual(cfg, wanted) {
 		t.Errorf("got  %+v\nwant %+v", cfg, wanted)

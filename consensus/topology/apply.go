@@ -148,6 +148,8 @@ func (t *txn) do(c Command) *Rejected {
 		return t.renewLeases(*c.RenewLeases)
 	case c.EndLease != nil:
 		return t.endLease(*c.EndLease)
+	case c.GrantAddress != nil:
+		return t.grantAddress(*c.GrantAddress)
 	case c.RecordRuns != nil:
 		return t.recordRuns(*c.RecordRuns)
 	case c.Restore != nil:

@@ -22,6 +22,7 @@ type Command struct {
 	Rollback     *Rollback       `json:"rollback,omitempty"`
 	RenewLeases  *RenewLeases    `json:"renew_leases,omitempty"`
 	EndLease     *EndLease       `json:"end_lease,omitempty"`
+	GrantAddress *Grant          `json:"grant_address,omitempty"`
 	RecordRuns   *RecordRuns     `json:"record_runs,omitempty"`
 	Restore      *Restore        `json:"restore,omitempty"`
 	Rebalance    *SetRebalance   `json:"set_rebalance,omitempty"`

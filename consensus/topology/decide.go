@@ -57,6 +57,7 @@ func Decide(s *State, obs Observations) Decision {
 			p.awaitRoom(a)
 		}
 	}
+	p.tendAddresses()
 	p.endLeases()
 	p.balance()
 	return p.decision()
@@ -88,6 +89,9 @@ func (p *planner) decision() Decision {
 	for _, e := range p.ends {
 		p.out.Commands = append(p.out.Commands, Command{EndLease: &e})
 	}
+	for _, g := range p.addresses {
+		p.out.Commands = append(p.out.Commands, Command{GrantAddress: &g})
+	}
 	for _, r := range p.rolls {
 		p.out.Commands = append(p.out.Commands, Command{SetRollout: &r})
 	}
@@ -113,6 +117,11 @@ func (p *planner) emptied(r *room) bool {
 	}
 	if !r.obs.Alive {
 		return true
+	}
+	for _, a := range p.state.HeldAddresses() {
+		if a.Host == r.Name {
+			return false // it gives it back
+		}
 	}
 	for _, o := range r.obs.Copies {
 		if !over(o) {

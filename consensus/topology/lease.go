@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// Lease is the right of one host to run the one copy of a singleton (S4). There
-// is at most one for an app, and nobody else may run the app before it is over:
-// given back by its holder, or not renewed for Grace on the leader's own clock.
-// It outlives its app, if that is deleted first.
+// Lease is the right of one host to run the one copy of a singleton (S4), or to have
+// an address. There is at most one for an app, and nobody else may run the app before
+// it is over: given back by its holder, or not renewed for Grace on the leader's own
+// clock. It outlives its app, if that is deleted first.
 type Lease struct {
-	App    string `json:"app"`
+	App    string `json:"app"` // or the address: see IsAddress
 	Host   string `json:"host"`
 	HostID string `json:"host_id"`
 	// Boot is that of the holder's kernel. What another boot of the same host
@@ -100,7 +100,8 @@ func (t Timers) orDefault() Timers {
 }
 
 // Grant is the part of a Place by which a host gets the lease of a singleton:
-// Put places a copy of App on Host in the same command. Prev and Renewed are
+// Put places a copy of App on Host in the same command. Alone it gives a host the
+// lease of an address. Prev and Renewed are
 // those of the lease that was seen to be over, zero if there was none; any other
 // rejects the command.
 type Grant struct {
@@ -172,13 +173,27 @@ func (s *State) heldBy(host string) (list []HeldLease) {
 
 // grant gives a host a lease, as far as the lease alone is concerned.
 func (t *txn) grant(g Grant, put []Placement) *Rejected {
-	host, ok := t.hosts.Get([]byte(g.Host))
-	if !ok {
-		return reject(RejectUnknown, "grant lease of %s: there is no host %q", g.App, g.Host)
-	}
 	app, ok := t.apps.Get([]byte(g.App))
 	if !ok || !app.Spec.Singleton {
 		return reject(RejectConflict, "grant lease of %s: there is no such singleton", g.App)
+	}
+	if r := t.checkGrant(g); r != nil {
+		return r
+	}
+	for _, p := range put {
+		if p.App == g.App && p.Host == g.Host {
+			t.let(g)
+			return nil
+		}
+	}
+	return reject(RejectInvalid, "grant lease of %s: no copy is placed on %s with it", g.App, g.Host)
+}
+
+// checkGrant refuses a grant that another has come before, or that no host could
+// use safely, whatever it is of.
+func (t *txn) checkGrant(g Grant) *Rejected {
+	if _, ok := t.hosts.Get([]byte(g.Host)); !ok {
+		return reject(RejectUnknown, "grant lease of %s: there is no host %q", g.App, clip(g.Host))
 	}
 	if err := g.Timers.Check(); err != nil {
 		return reject(RejectInvalid, "grant lease of %s: %v", g.App, err)
@@ -193,16 +208,19 @@ func (t *txn) grant(g Grant, put []Placement) *Rejected {
 	if now.Token != g.Prev || now.Renewed != g.Renewed {
 		return reject(RejectConflict, "grant lease of %s: its token is %d, renewed at %d, not %d and %d; decide again", g.App, now.Token, now.Renewed, g.Prev, g.Renewed)
 	}
-	for _, p := range put {
-		if p.App == g.App && p.Host == g.Host {
-			t.touched[now.Host], t.touched[g.Host] = true, true
-			t.leases = insert(t.leases, g.App, &Lease{
-				App: g.App, Host: g.Host, HostID: host.ID, Boot: g.Boot, Token: t.index, Renewed: t.index, Timers: g.Timers,
-			})
-			return nil
-		}
+	return nil
+}
+
+// let makes the lease of a grant that was checked.
+func (t *txn) let(g Grant) {
+	if old, ok := t.leases.Get([]byte(g.App)); ok {
+		t.touched[old.Host] = true
 	}
-	return reject(RejectInvalid, "grant lease of %s: no copy is placed on %s with it", g.App, g.Host)
+	host, _ := t.hosts.Get([]byte(g.Host))
+	t.touched[g.Host] = true
+	t.leases = insert(t.leases, g.App, &Lease{
+		App: g.App, Host: g.Host, HostID: host.ID, Boot: g.Boot, Token: t.index, Renewed: t.index, Timers: g.Timers,
+	})
 }
 
 // checkLease is the last guard of S4, whoever decided: a singleton's copy is put

@@ -62,6 +62,10 @@ func leasesOnPaper(s *State, obs Observations) map[string]LeaseObs {
 	for l := range values(s.leases) {
 		o := LeaseObs{Token: l.Token, Renewed: l.Renewed}
 		host := obs.Hosts[l.Host]
+		if IsAddress(l.App) && listens(host) {
+			out[l.App] = o // nothing on paper makes its host want it no more
+			continue
+		}
 		runs := false
 		for p := range prefixed(s.copies, l.App) {
 			runs = runs || p.Host == l.Host && !p.Stopped

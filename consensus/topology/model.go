@@ -145,7 +145,7 @@ type Slice struct {
 	Drain       Drain        `json:"drain"`
 	Assignments []Assignment `json:"assignments"`
 	Packages    []Package    `json:"packages,omitempty"` // of every kept version of the apps assigned here
-	Leases      []HeldLease  `json:"leases,omitempty"`   // of singletons that this host has, by app; also of apps it is to run no more
+	Leases      []HeldLease  `json:"leases,omitempty"`   // of singletons and addresses that this host has, by app; also of apps it is to run no more
 
 	Senses   []intent.Sense  `json:"senses,omitempty"`   // of users' own, by name
 	Reflexes []intent.Reflex `json:"reflexes,omitempty"` // outside of apps, by name; those of apps are in Assignments
@@ -227,6 +227,7 @@ type HostObs struct {
 	WellFor time.Duration
 	Slice   uint64     // index of the slice that its last report was made by
 	Stages  []StageObs // of staged reflexes that it has
+	Wants   []string   // addresses that it would take over, as leases name them
 	// Copies is every copy the host has, from its first report on: one that is
 	// missing here has no process there.
 	Copies map[CopyKey]CopyObs

@@ -37,8 +37,10 @@ type planner struct {
 	returned []uint64            // of the budget of rebalancing
 	swept    []Remnant           // that are no more
 	stages   []SetStage          // by the name of the reflex
-	granted  map[string]bool     // apps whose lease this decision grants
+	granted  map[string]bool     // apps and addresses whose lease this decision grants
 	out      Decision
+
+	addresses []Grant // by address
 }
 
 // op is one change of a placement, with the move that it means.
@@ -65,6 +67,8 @@ type room struct {
 	cpu        float64
 	memory     int64
 	ports      map[int]CopyKey
+
+	addresses int // leased to it; counted where one is wanted
 }
 
 // appPlan is an app with its copies.

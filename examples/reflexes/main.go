@@ -63,5 +63,10 @@ func library() []intent.Reflex {
 		Name: "unhealthy-but-running", Scope: "copy:web",
 		When: "app.running && app.uptime_seconds > 60 && check.failures >= 6", Clear: "check.failures == 0",
 		Act: []intent.Action{{Op: "restart"}, emit("unhealthy-but-running", "critical")}, Cooldown: intent.Minute, Limit: "4/30m",
+	}, {
+		Name: "virtual-address", Scope: "copy:proxy",
+		When: "app.ready", Clear: "!app.ready",
+		For: 2 * intent.Second, ClearFor: 3 * intent.Second,
+		Act: []intent.Action{{Op: "claim", Target: "10.0.0.10/24"}}, Cooldown: 5 * intent.Second, Limit: "10/10m",
 	}}
 }

@@ -354,7 +354,7 @@ app "all" {
     mode      = "observe"
     act = [
       throttle("all", { cpu = "50%" }), signal("all", "SIGHUP"), run("/bin/hook", "a", "b"), drain_self(),
-      evict(), emit("gave-up", "critical"), webhook("https://example.org/h"), claim("vip"), stop("all"),
+      evict(), emit("gave-up", "critical"), webhook("https://example.org/h"), claim("10.0.0.10/24"), stop("all"),
     ]
   }
 }
@@ -376,7 +376,7 @@ app "all" {
 		{Op: "drain_self"}, {Op: "evict"},
 		{Op: "emit", Target: "gave-up", Args: map[string]string{"severity": "critical"}},
 		{Op: "webhook", Target: "https://example.org/h"},
-		{Op: "claim", Target: "vip"}, {Op: "stop", Target: "all"},
+		{Op: "claim", Target: "10.0.0.10/24"}, {Op: "stop", Target: "all"},
 	}
 	if got := a.Reflexes[0].Act; !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

@@ -1,0 +1,387 @@
+package integration
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+
+	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/integration/rig"
+)
+
+// The leases of these tests: short, but long enough for a renewal that is late on a
+// busy machine.
+const (
+	addressLease = "6s,500ms,8s"
+	addressGrace = 8 * time.Second
+	// leftAtLeast is what is left of an address's lifetime just before it is renewed: 4 of
+	// 6 s, less what a third of a lease takes.
+	leftAtLeast = 1900 * time.Millisecond
+)
+
+var mayClaim = []string{"--reflex-addresses", "10.88.0.0/24=eth0"}
+
+var virtual = netip.MustParseAddr("10.88.0.200")
+
+// roundabout declares that a host whose link vip0 is up claims an address.
+const roundabout = `reflex "vip" {
+  scope    = "link:vip0"
+  when     = "link.up"
+  clear    = "!link.up"
+  act      = [claim("10.88.0.200/24")]
+  cooldown = "1s"
+  limit    = "50/10m"
+}
+`
+
+// addressMesh is a mesh of three hosts that may claim, and a bystander without an
+// agent that uses the address.
+type addressMesh struct {
+	*rig.Rig
+	t    *testing.T
+	eyes *eyes
+	user *rig.Host
+}
+
+func startAddressMesh(t *testing.T) *addressMesh {
+	t.Helper()
+	r := rig.New(t, 4)
+	r.Env = append(r.Env, "GANGLION_TEST_LEASE="+addressLease)
+	all := r.Hosts
+	r.Hosts = all[:3]
+	r.Start(mayClaim...)
+	r.Hosts = all
+	awaitVoters(t, r, 3)
+	m := &addressMesh{Rig: r, t: t, user: all[3]}
+	m.eyes = openEyes(t, all)
+	for _, h := range all[:3] {
+		h.IP("link", "add", "vip0", "type", "veth", "peer", "name", "far0")
+		h.IP("link", "set", "far0", "up")
+		m.eyes.serve(h)
+	}
+	r.Hosts[0].Must("mesh", "set", "reflex_stage=off")
+	r.Hosts[0].Must("apply", r.Hosts[0].File("vip.hcl", roundabout))
+	return m
+}
+
+// link sets the link that the rule is about.
+func (m *addressMesh) link(h *rig.Host, state string) { h.IP("link", "set", "vip0", state) }
+
+// An address follows those that want it, has one host at any instant, and is reached by
+// others right after each move, whatever becomes of the host that had it.
+func TestAddressMovesFromAHostThatIsLost(t *testing.T) {
+	t.Parallel()
+	m := startAddressMesh(t)
+	first := m.Leader()
+	for _, h := range m.Hosts[:3] { // who does not lead: nobody renews while there is no leader
+		if h != first {
+			m.link(h, "up")
+			first = h
+			break
+		}
+	}
+	holder := m.moves("claimed first", nil)
+	token := m.shown(holder)
+	m.restarted(holder, token)
+	for _, h := range m.Hosts[:3] {
+		m.link(h, "up")
+	}
+
+	lost := holder
+	m.link(lost, "down")
+	holder = m.moves("its rule clears", lost)
+	m.link(lost, "up")
+	for _, fault := range []struct {
+		what      string
+		hit, heal func(h *rig.Host)
+	}{
+		{"its agent is killed", (*rig.Host).Kill, func(h *rig.Host) { h.StartAgent(mayClaim...) }},
+		{"its agent is stopped", func(h *rig.Host) { h.Signal(syscall.SIGSTOP) }, func(h *rig.Host) { h.Signal(syscall.SIGCONT) }},
+		{"it is cut off", (*rig.Host).Isolate, (*rig.Host).Rejoin},
+	} {
+		lost = holder
+		fault.hit(lost)
+		holder = m.moves(fault.what, lost)
+		fault.heal(lost)
+		m.AwaitHosts(3, 30*time.Second)
+	}
+}
+
+// A move takes the grace of the lease, some seconds if the leader was lost too, and a
+// minute more where the only host that is left was starved for two seconds meanwhile,
+// and mistrusts itself.
+const longestMove = addressGrace + 13*time.Second + time.Minute
+
+// heardWithin is less than what a neighbour needs that is told nothing: it believes its
+// table for at least fifteen seconds.
+const heardWithin = 5 * time.Second
+
+// moves waits until another host has the address and the bystander reaches it there.
+func (m *addressMesh) moves(what string, from *rig.Host) (to *rig.Host) {
+	m.t.Helper()
+	begun := time.Now()
+	rig.Await(m.t, longestMove, func() error {
+		if to = m.eyes.holder(); to == nil || to == from {
+			return fmt.Errorf("%s: the address is on %s", what, nameOf(to))
+		}
+		return nil
+	})
+	took := time.Since(begun)
+	heard := rig.Await(m.t, heardWithin, func() error {
+		name, err := m.eyes.dial(m.user)
+		if err == nil && name != to.Name {
+			err = fmt.Errorf("%s answers", name)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: the bystander does not reach %s: %w", what, to.Name, err)
+		}
+		return nil
+	})
+	m.t.Logf("%s: %s has the address after %s, and is reached %s later", what, to.Name, took.Round(10*time.Millisecond), heard.Round(time.Millisecond))
+	return to
+}
+
+func nameOf(h *rig.Host) string {
+	if h == nil {
+		return "no host"
+	}
+	return h.Name
+}
+
+// restarted has a holder's agent end and begin: the address stays where it is, under
+// the same lease, and is away only if the agent was for longer than its lifetime.
+func (m *addressMesh) restarted(holder *rig.Host, token uint64) {
+	m.t.Helper()
+	begun, before := time.Now(), m.eyes.without()
+	holder.StopAgent()
+	holder.StartAgent(mayClaim...)
+	rig.Await(m.t, 20*time.Second, func() error { return m.eyes.renewed(holder, begun) })
+	away, gaps := time.Since(begun), m.eyes.without()-before
+	m.t.Logf("its agent restarts: renewed after %s, seen without the address %d times", away.Round(10*time.Millisecond), gaps)
+	if gaps > 0 && away < leftAtLeast {
+		m.t.Errorf("its agent was away for %s, and the address too", away)
+	}
+	if now := m.shown(holder); now != token {
+		m.t.Errorf("after a restart of the agent the token is %d, not %d", now, token)
+	}
+}
+
+// shown looks where users look, and returns the token.
+func (m *addressMesh) shown(holder *rig.Host) (token uint64) {
+	m.t.Helper()
+	rig.Await(m.t, 10*time.Second, func() error {
+		var hosts []api.Host
+		if err := holder.Get("/v1/hosts", &hosts); err != nil {
+			return err
+		}
+		for _, h := range hosts {
+			if has := len(h.Addresses) == 1 && h.Addresses[0].Address == virtual.String() && h.Addresses[0].Token > 0; has != (h.Name == holder.Name) {
+				return fmt.Errorf("%s is shown with %+v, the holder is %s", h.Name, h.Addresses, holder.Name)
+			} else if has {
+				token = h.Addresses[0].Token
+			}
+		}
+		return nil
+	})
+	if out := holder.Must("reflex", "show", "vip"); !strings.Contains(out, "10.88.0.200/24 on eth0, token ") {
+		m.t.Errorf("reflex show on the holder:\n%s", out)
+	}
+	if out := holder.Must("reflex", "history", "vip"); !strings.Contains(out, "10.88.0.200/24 on eth0, token ") {
+		m.t.Errorf("reflex history on the holder:\n%s", out)
+	}
+	return token
+}
+
+// eyes watch the addresses of all hosts, from outside of them.
+type eyes struct {
+	t     *testing.T
+	hosts []*rig.Host
+	at    []*netlink.Handle
+	mu    sync.Mutex
+	twice string // two hosts had the address at once
+	last  *rig.Host
+	none  int // looks at which nobody had it
+}
+
+// openEyes looks every ten milliseconds until the test ends.
+func openEyes(t *testing.T, hosts []*rig.Host) *eyes {
+	t.Helper()
+	e := &eyes{t: t, hosts: hosts}
+	for _, h := range hosts {
+		ns, err := netns.GetFromPath(h.Netns())
+		if err != nil {
+			t.Fatal(err)
+		}
+		at, err := netlink.NewHandleAt(ns)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ns.Close()
+		t.Cleanup(at.Close)
+		e.at = append(e.at, at)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			e.look()
+			time.Sleep(10 * time.Millisecond) // the pace of the samples
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		if e.twice != "" {
+			t.Errorf("two hosts had the address at once: %s", e.twice)
+		}
+	})
+	return e
+}
+
+// having lists the hosts that have the address, in the order of the looks.
+func (e *eyes) having() (list []*rig.Host) {
+	for i, at := range e.at {
+		addrs, err := at.AddrList(nil, netlink.FAMILY_ALL)
+		if err != nil {
+			continue
+		}
+		for _, a := range addrs {
+			if a.IP.Equal(virtual.AsSlice()) {
+				list = append(list, e.hosts[i])
+			}
+		}
+	}
+	return list
+}
+
+// look takes one sample. Two looks with the same two hosts in both prove that there
+// was an instant at which both had it: that between the looks.
+func (e *eyes) look() {
+	first := e.having()
+	if len(first) > 1 {
+		if second := e.having(); len(second) > 1 && second[0] == first[0] && second[1] == first[1] {
+			e.mu.Lock()
+			e.twice = fmt.Sprintf("%s and %s at %s", first[0].Name, first[1].Name, time.Now().Format(time.StampMilli))
+			e.mu.Unlock()
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(first) == 0 {
+		e.none++
+	}
+	e.last = nil
+	if len(first) == 1 {
+		e.last = first[0]
+	}
+}
+
+// holder is who had the address at the last look.
+func (e *eyes) holder() *rig.Host {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.last
+}
+
+// without is at how many looks nobody had the address.
+func (e *eyes) without() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.none
+}
+
+// renewed tells whether a host's kernel was told of a lifetime of the address since.
+func (e *eyes) renewed(h *rig.Host, since time.Time) error {
+	for i, at := range e.at {
+		if e.hosts[i] != h {
+			continue
+		}
+		addrs, err := at.AddrList(nil, netlink.FAMILY_ALL)
+		if err != nil {
+			return err
+		}
+		for _, a := range addrs {
+			// Lifetimes here are of 4 s; what is left is rounded up.
+			if age := 4*time.Second - time.Duration(a.ValidLft)*time.Second; a.IP.Equal(virtual.AsSlice()) && a.ValidLft > 0 && time.Now().Add(-age).After(since.Add(time.Second)) {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("the address is not renewed on %s", h.Name)
+}
+
+// inside runs f on a thread that is on a host's network: never the first one, by which
+// the whole process would count as the host's, and be stopped and killed with it.
+func (e *eyes) inside(h *rig.Host, f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		if syscall.Gettid() == os.Getpid() {
+			defer runtime.UnlockOSThread()
+			done <- e.inside(h, f)
+			return
+		}
+		ns, err := netns.GetFromPath(h.Netns())
+		if err == nil {
+			err = netns.Set(ns)
+			ns.Close()
+		}
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// serve answers on every address of a host with its name.
+func (e *eyes) serve(h *rig.Host) {
+	e.t.Helper()
+	var l net.Listener
+	if err := e.inside(h, func() (err error) {
+		l, err = net.Listen("tcp4", "0.0.0.0:8088")
+		return err
+	}); err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprintln(c, h.Name)
+			c.Close()
+		}
+	}()
+}
+
+// dial asks whoever has the address for its name.
+func (e *eyes) dial(from *rig.Host) (name string, err error) {
+	err = e.inside(from, func() error {
+		c, err := net.DialTimeout("tcp4", netip.AddrPortFrom(virtual, 8088).String(), 300*time.Millisecond)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(time.Second))
+		name, err = bufio.NewReader(c).ReadString('\n')
+		name = strings.TrimSpace(name)
+		return err
+	})
+	return name, err
+}
