@@ -277,7 +277,7 @@ func (b *builder) actions() {
 			// It is no copy, and who depends on it nobody here knows.
 			rung.op.class, rung.op.durable = ClassB, true
 			if strings.Contains(r.pattern, "*") {
-				b.fail(r.actPath(rung), "%s of a unit needs its name, as in scope = \"unit:nginx.service\"", rung.Do.Op)
+				b.fail(r.actPath(rung), "%s() of a unit needs its name, as in scope = \"unit:nginx.service\"", rung.Do.Op)
 			}
 		}
 		r.class = max(r.class, rung.op.class)

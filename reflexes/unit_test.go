@@ -46,7 +46,7 @@ func TestUnitsReachFurther(t *testing.T) {
 	}
 	bare := unit("unit:nginx.service", restart)
 	bare.Limit = ""
-	for want, bad := range map[string]intent.Reflex{"needs a limit and a cooldown": bare, "restart of a unit needs its name": unit("unit:nginx*", restart), "stop of a unit needs its name": unit("unit:nginx*", intent.Action{Op: "stop"})} {
+	for want, bad := range map[string]intent.Reflex{"needs a limit and a cooldown": bare, "restart() of a unit needs its name": unit("unit:nginx*", restart), "stop() of a unit needs its name": unit("unit:nginx*", intent.Action{Op: "stop"})} {
 		if _, err := c.Compile(bad, ""); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
 		}
