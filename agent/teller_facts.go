@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
@@ -49,7 +50,7 @@ func (t *teller) event(f topology.Fact, state *topology.State) (subject string, 
 		return events.MeshSubject("story"), events.MeshMissed{Decisions: f.Missed}
 	case f.Setting != nil:
 		c := *f.Setting
-		return events.MeshSubject(c.Setting), events.MeshChanged{Setting: c.Setting, From: c.From, To: c.To, By: f.By}
+		return events.MeshSubject(strings.ReplaceAll(c.Setting, "_", "-")), events.MeshChanged{Setting: c.Setting, From: c.From, To: c.To, By: f.By}
 	case f.Intent != nil && f.Intent.Op == intent.OpRemove:
 		return events.IntentSubject(f.Intent.Name), events.IntentRemoved{Kind: f.Intent.Kind, By: f.By}
 	case f.Intent != nil:
