@@ -31,12 +31,12 @@ const (
 type staging struct {
 	mu    sync.Mutex
 	wrong map[reflexes.Version]string // what has gone wrong here with a version
-	has   map[string]bool             // rules that something here is about
+	has   map[reflexes.Version]bool   // of those that were looked for: whether something here is what they are about
 	bell  chan struct{}               // cap 1: the slice has other stages
 }
 
 func newStaging() *staging {
-	return &staging{wrong: map[reflexes.Version]string{}, has: map[string]bool{}, bell: make(chan struct{}, 1)}
+	return &staging{wrong: map[reflexes.Version]string{}, has: map[reflexes.Version]bool{}, bell: make(chan struct{}, 1)}
 }
 
 // notDoneError is why an act was not begun: it was held back, and proves nothing
@@ -171,11 +171,18 @@ func (n *nerves) watchStages(ctx context.Context) {
 func (n *nerves) findTargets(ctx context.Context, stages []topology.RuleStage) {
 	asked, cancel := context.WithTimeout(ctx, enginePatience)
 	defer cancel()
-	has := map[string]bool{}
+	has := map[reflexes.Version]bool{}
 	for _, st := range stages {
+		v := reflexes.Version{Rule: st.Rule, Stage: st.Begun}
 		for _, name := range []string{st.Rule, st.Rule + nextMark} {
-			list, _ := n.reflexer.Explain(asked, name)
-			has[st.Rule] = has[st.Rule] || slices.ContainsFunc(list, func(x reflexes.Explanation) bool { return x.State != "disabled" })
+			list, known := n.reflexer.Explain(asked, name)
+			if !known {
+				return
+			}
+			if !n.ruledBy(v) {
+				break // the engine has not got it yet, and knows nothing of it
+			}
+			has[v] = has[v] || slices.ContainsFunc(list, func(x reflexes.Explanation) bool { return x.State != "disabled" })
 		}
 	}
 	n.staging.mu.Lock()
@@ -188,13 +195,23 @@ func (n *nerves) findTargets(ctx context.Context, stages []topology.RuleStage) {
 	}
 }
 
+// ruledBy reports whether the engine has a version of a rule, watched or in force.
+func (n *nerves) ruledBy(v reflexes.Version) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.ContainsFunc(n.ruling, func(r *reflexes.Rule) bool { return plainRule(r.Name) == v.Rule && r.Staging().ID == v.Stage })
+}
+
 // stageReport is what the leader is told of staged rules.
 func (n *nerves) stageReport() (out []topology.StageObs) {
 	n.staging.mu.Lock()
 	defer n.staging.mu.Unlock()
 	for _, st := range n.slices.slice().Stages {
 		v := reflexes.Version{Rule: st.Rule, Stage: st.Begun}
-		out = append(out, topology.StageObs{Rule: st.Rule, Begun: st.Begun, Has: n.staging.has[st.Rule], Trouble: n.staging.wrong[v]})
+		has, looked := n.staging.has[v]
+		if wrong := n.staging.wrong[v]; looked || wrong != "" {
+			out = append(out, topology.StageObs{Rule: st.Rule, Begun: st.Begun, Has: has, Trouble: wrong})
+		}
 	}
 	return out
 }

@@ -125,7 +125,7 @@ func (p *planner) firstStage(st *Stage) (*SetStage, string) {
 	if len(list) == 0 {
 		return nil, "waits for a host that is well"
 	}
-	if age := p.obs.Staged[st.Step]; age < meetStage && slices.ContainsFunc(list, func(r *room) bool { return !r.current }) {
+	if age := p.obs.Staged[st.Step]; age < meetStage && slices.ContainsFunc(list, func(r *room) bool { return !r.looked(st) }) {
 		p.wake(meetStage - age)
 		return nil, "waits until the hosts have taken it up"
 	}
@@ -162,6 +162,12 @@ func btoi(b bool) int {
 // about.
 func (r *room) hasOf(st *Stage) bool {
 	return slices.ContainsFunc(r.obs.Stages, func(o StageObs) bool { return o.Rule == st.Rule && o.Begun == st.Begun && o.Has })
+}
+
+// looked reports whether a host has said whether it has something that a staged reflex
+// is about.
+func (r *room) looked(st *Stage) bool {
+	return slices.ContainsFunc(r.obs.Stages, func(o StageObs) bool { return o.Rule == st.Rule && o.Begun == st.Begun })
 }
 
 // withoutLost begins the stage anew without the hosts that are lost, or not in the
