@@ -120,3 +120,25 @@ func TestReliefsOfDrains(t *testing.T) {
 		t.Errorf("%+v, %+v, unfit %+v", h, w.state.PlacementsOf("web"), w.app("web").Unfit)
 	}
 }
+
+// What users asked for goes on while many hosts look unhealthy: a relief that has
+// proved itself takes over where a host is emptied, and not where it would only
+// balance.
+func TestGateHoldsNoDrain(t *testing.T) {
+	for _, drained := range []bool{true, false} {
+		set := tenIn10m
+		if drained {
+			set = Rebalance{}
+		}
+		w, obs := lopsidedMesh(t, set)
+		if drained {
+			w.must(Command{SetDrain: &SetDrain{Host: "h1", Drain: DrainDraining}})
+		}
+		begin(t, w, obs)
+		well(w.state, obs)
+		obs.GateShut = true // and calm for no time yet
+		if d := Decide(w.state, obs); !d.GateShut || (len(d.Moves) == 1) != drained {
+			t.Errorf("drained %t: gate shut %t, moves %+v", drained, d.GateShut, d.Moves)
+		}
+	}
+}

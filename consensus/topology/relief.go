@@ -85,9 +85,12 @@ func (p *planner) loseRelief(a *appPlan, c *copyPlan) {
 }
 
 // mayTakeOver reports whether a relief is well, and to stop the other takes no
-// ready copy from an app that misses one already.
+// ready copy from an app that misses one already. A drain goes on while many hosts
+// look unhealthy, as that of an app which stops first does: it was asked for, and
+// the relief has proved itself.
 func (p *planner) mayTakeOver(a *appPlan, c, old *copyPlan) bool {
-	if !c.settled || c.room.obs.Suspect || p.out.GateShut || p.wary || !old.room.fresh && !(a.replace && a.lost(old.room)) {
+	held := (p.out.GateShut || p.wary) && old.room.Drain == DrainNone
+	if held || !c.settled || c.room.obs.Suspect || !old.room.fresh && !(a.replace && a.lost(old.room)) {
 		return false
 	}
 	return !old.ready || !slices.ContainsFunc(a.copies, func(x *copyPlan) bool {
