@@ -44,7 +44,7 @@ beside it (web.tar.gz.minisig, web.tar.gz.sig) go with it.`,
 	cmd.Flags().StringVar(&a.set, "set", "", "name of the set that this apply belongs to")
 	cmd.Flags().BoolVar(&a.prune, "prune", false, "with --set: remove what the set no longer names")
 	cmd.Flags().BoolVar(&a.detach, "detach", false, "return when the change is committed")
-	cmd.Flags().DurationVar(&a.timeout, "timeout", 0, "how long to wait (default: the longest update.deadline without progress)")
+	cmd.Flags().DurationVar(&a.timeout, "timeout", 0, "how long to wait (default: the longest update.deadline without progress, and until its outcome is known)")
 	a.format = formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error { return a.run(cmd.Context(), args[0]) }
 	return cmd
@@ -111,13 +111,18 @@ func checkSet(what, set string, prune bool) error {
 	return nil
 }
 
-// longestDeadline is how long the slowest of the apps may take.
+// outcomeLate is how long it may take to hear of what a deadline has decided: a
+// report, a decision, and the next look.
+const outcomeLate = 5 * time.Second
+
+// longestDeadline is how long the slowest of the apps may take, and its outcome to
+// be known: a copy has failed at its deadline, or healthy_for after it.
 func longestDeadline(in intent.Intents) time.Duration {
 	var d time.Duration
 	for _, app := range in.Normalize().Apps {
-		d = max(d, app.Update.Deadline.Std())
+		d = max(d, app.Update.Deadline.Std()+app.Update.HealthyFor.Std())
 	}
-	return d
+	return d + outcomeLate
 }
 
 // settle follows until every applied app is steady at its committed version.

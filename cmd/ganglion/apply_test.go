@@ -93,7 +93,8 @@ func TestApplyRequest(t *testing.T) {
 	}
 }
 
-// TestApplyTimeout also holds that the default is the app's update.deadline.
+// TestApplyTimeout also holds that the default is until the outcome of the app's
+// update.deadline, and of its healthy_for after that, is known.
 func TestApplyTimeout(t *testing.T) {
 	waiting := web(topology.AppRolling, "v2",
 		topology.CopyStatus{ID: "web/0", Host: "h1", Version: "v2", State: topology.CopyRunning, Ready: true},
@@ -103,7 +104,7 @@ func TestApplyTimeout(t *testing.T) {
 		took time.Duration
 		line string
 	}{
-		{[]string{"apply", "testdata/web.hcl"}, 3 * time.Second, "apply: not done after 3s: web is rolling, 1 of 2 ready: web/1 on h2 is backoff: exited with 1"},
+		{[]string{"apply", "testdata/web.hcl"}, 4*time.Second + outcomeLate, "apply: not done after 9s: web is rolling, 1 of 2 ready: web/1 on h2 is backoff: exited with 1"},
 		{[]string{"apply", "--timeout", "200ms", "testdata/web.hcl"}, 200 * time.Millisecond, "apply: not done after 200ms: web is rolling"},
 	} {
 		f := newFakeAgent(t)
