@@ -92,7 +92,7 @@ func (t *teller) hostEvent(f topology.Fact) events.Payload {
 	case topology.HostDrained:
 		return events.HostDrained{TookMS: t.took(drain, f.At)}
 	}
-	return events.HostJoined{}
+	return events.HostJoined{ID: f.Host.ID}
 }
 
 // tellFacts tells what is decided and not told, and now and then has recorded what

@@ -2,9 +2,7 @@ package events
 
 // HostJoined: a host has become a member of the mesh.
 type HostJoined struct {
-	Addr   string            `json:"addr"`             // mesh address, host:port
-	Labels map[string]string `json:"labels,omitempty"` // labels it joined with
-	Agent  string            `json:"agent,omitempty"`  // version of its agent
+	ID string `json:"id"` // its identity, which no host of the same name after it has
 }
 
 // HostSuspect: the host's health is in doubt; nothing has been moved yet.

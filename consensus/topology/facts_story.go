@@ -51,6 +51,7 @@ type HostFact struct {
 	Name   string `json:"name"`
 	What   string `json:"what"`             // one of the Host… names
 	Copies int    `json:"copies,omitempty"` // that are placed there
+	ID     string `json:"id,omitempty"`     // of a host that joined
 }
 
 // CopyFact is a copy that got a host, lost it, or goes from one to another.
@@ -128,7 +129,7 @@ func (t *txn) tell(before *State, c Command) {
 	case c.DeleteApp != nil || c.DeleteReflex != nil || c.DeleteSense != nil:
 		t.tellIntents(before, nil)
 	case c.EnrolHost != nil:
-		t.note(Fact{Host: &HostFact{Name: c.EnrolHost.Name, What: HostJoined}})
+		t.note(Fact{Host: &HostFact{Name: c.EnrolHost.Name, What: HostJoined, ID: c.EnrolHost.ID}})
 	case c.SetDrain != nil:
 		t.tellDrain(before, c.SetDrain.Host)
 	case c.SetRollout != nil:
