@@ -90,7 +90,7 @@ func (p *planner) loseRelief(a *appPlan, c *copyPlan) {
 // the relief has proved itself.
 func (p *planner) mayTakeOver(a *appPlan, c, old *copyPlan) bool {
 	held := (p.out.GateShut || p.wary) && old.room.Drain == DrainNone
-	if held || !c.settled || c.room.obs.Suspect || !old.room.fresh && !(a.replace && a.lost(old.room)) {
+	if !c.settled || c.room.obs.Suspect || held || !old.room.fresh && !(a.replace && a.lost(old.room)) {
 		return false
 	}
 	return !old.ready || !slices.ContainsFunc(a.copies, func(x *copyPlan) bool {
