@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -25,17 +26,30 @@ const agentNice = -20
 // Nothing that the agent does waits for less than milliseconds.
 const agentSlack = time.Millisecond
 
+// eachThread calls f with every thread of this process, and returns the first error.
+func eachThread(f func(tid int) error) error {
+	tasks, err := os.ReadDir("/proc/self/task")
+	for _, t := range tasks {
+		tid, _ := strconv.Atoi(t.Name())
+		if e := f(tid); e != nil && err == nil {
+			err = e
+		}
+	}
+	return err
+}
+
 // relaxTimers gives every thread of this process agentSlack; later ones inherit
 // it, copies never do (see program.ConfineThread). An agent without the right to it
 // (CAP_SYS_NICE) runs as it is.
 func relaxTimers(log *slog.Logger) {
-	tasks, err := os.ReadDir("/proc/self/task")
-	for _, t := range tasks {
-		e := os.WriteFile("/proc/"+t.Name()+"/timerslack_ns", []byte(strconv.FormatInt(agentSlack.Nanoseconds(), 10)), 0)
-		if e != nil && !errors.Is(e, fs.ErrNotExist) && err == nil { // a thread may have ended
-			err = e
+	slack := []byte(strconv.FormatInt(agentSlack.Nanoseconds(), 10))
+	err := eachThread(func(tid int) error {
+		err := os.WriteFile(fmt.Sprintf("/proc/%d/timerslack_ns", tid), slack, 0)
+		if errors.Is(err, fs.ErrNotExist) { // it has ended
+			return nil
 		}
-	}
+		return err
+	})
 	if err != nil {
 		log.Debug("let the agent's timers be late", "error", err)
 	}
@@ -44,13 +58,7 @@ func relaxTimers(log *slog.Logger) {
 // raisePriority gives every thread of this process agentNice; later ones inherit
 // it. An agent without the right to it runs as it is.
 func raisePriority(log *slog.Logger) {
-	tasks, err := os.ReadDir("/proc/self/task")
-	for _, t := range tasks {
-		tid, _ := strconv.Atoi(t.Name())
-		if e := unix.Setpriority(unix.PRIO_PROCESS, tid, agentNice); e != nil && err == nil {
-			err = e
-		}
-	}
+	err := eachThread(func(tid int) error { return unix.Setpriority(unix.PRIO_PROCESS, tid, agentNice) })
 	// Where the kernel schedules sessions as groups, it is the group's value that
 	// counts against others. Another's session is not ours to favour.
 	if sid, e := unix.Getsid(0); e == nil && sid == os.Getpid() && err == nil {
