@@ -144,22 +144,10 @@ type LeaseObs struct {
 }
 
 // Lease returns the lease of an app, also of one that was deleted.
-func (s *State) Lease(app string) (Lease, bool) {
-	l, ok := s.leases.Get([]byte(app))
-	if !ok {
-		return Lease{}, false
-	}
-	return *l, true
-}
+func (s *State) Lease(app string) (Lease, bool) { return found(s.leases, app) }
 
 // Leases returns all leases by app.
-func (s *State) Leases() []Lease {
-	list := make([]Lease, 0, s.leases.Len())
-	for l := range values(s.leases) {
-		list = append(list, *l)
-	}
-	return list
-}
+func (s *State) Leases() []Lease { return listed(s.leases) }
 
 // heldBy returns the leases of a host by app.
 func (s *State) heldBy(host string) (list []HeldLease) {

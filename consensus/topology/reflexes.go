@@ -27,22 +27,10 @@ type DeleteReflex struct {
 func ReflexKey(name string) string { return "reflex/" + name }
 
 // Reflexes returns all reflexes outside of apps, by name.
-func (s *State) Reflexes() []Reflex {
-	list := make([]Reflex, 0, s.reflexes.Len())
-	for r := range values(s.reflexes) {
-		list = append(list, *r)
-	}
-	return list
-}
+func (s *State) Reflexes() []Reflex { return listed(s.reflexes) }
 
 // Reflex returns a reflex outside of apps by its name.
-func (s *State) Reflex(name string) (Reflex, bool) {
-	r, ok := s.reflexes.Get([]byte(name))
-	if !ok {
-		return Reflex{}, false
-	}
-	return *r, true
-}
+func (s *State) Reflex(name string) (Reflex, bool) { return found(s.reflexes, name) }
 
 // reflexesOn are the reflexes that a host is to run besides those of its copies:
 // all of them.

@@ -41,13 +41,7 @@ type Sweep struct {
 
 // Remnants returns what hosts may still run of what was taken from them, by app
 // and number.
-func (s *State) Remnants() []Remnant {
-	list := make([]Remnant, 0, s.remnants.Len())
-	for m := range values(s.remnants) {
-		list = append(list, *m)
-	}
-	return list
-}
+func (s *State) Remnants() []Remnant { return listed(s.remnants) }
 
 func remnantKey(k CopyKey, host string) []byte { return append(copyKey(k), host...) }
 

@@ -23,22 +23,10 @@ type DeleteSense struct {
 func SenseKey(name string) string { return "sense/" + name }
 
 // Senses returns all senses, by name.
-func (s *State) Senses() []Sense {
-	list := make([]Sense, 0, s.senses.Len())
-	for x := range values(s.senses) {
-		list = append(list, *x)
-	}
-	return list
-}
+func (s *State) Senses() []Sense { return listed(s.senses) }
 
 // Sense returns a sense by its name.
-func (s *State) Sense(name string) (Sense, bool) {
-	x, ok := s.senses.Get([]byte(name))
-	if !ok {
-		return Sense{}, false
-	}
-	return *x, true
-}
+func (s *State) Sense(name string) (Sense, bool) { return found(s.senses, name) }
 
 // sensesOn are the senses that a host is to have: all of them.
 func (s *State) sensesOn() []intent.Sense {

@@ -99,23 +99,11 @@ func RuleKey(app, reflex string) string {
 }
 
 // Stages returns the reflexes that are staged, by name.
-func (s *State) Stages() []Stage {
-	list := make([]Stage, 0, s.stages.Len())
-	for st := range values(s.stages) {
-		list = append(list, *st)
-	}
-	return list
-}
+func (s *State) Stages() []Stage { return listed(s.stages) }
 
 // Stage returns how far a reflex is, by its RuleKey; false: it is in force
 // everywhere, or there is none.
-func (s *State) Stage(rule string) (Stage, bool) {
-	st, ok := s.stages.Get([]byte(rule))
-	if !ok {
-		return Stage{}, false
-	}
-	return *st, true
-}
+func (s *State) Stage(rule string) (Stage, bool) { return found(s.stages, rule) }
 
 // StageSteps returns the indexes whose ages decide about staged reflexes: see
 // Observations.Staged.

@@ -125,7 +125,7 @@ func (p *planner) firstStage(st *Stage) (*SetStage, string) {
 	if len(list) == 0 {
 		return nil, "waits for a host that is well"
 	}
-	if age := p.obs.Staged[st.Step]; age < meetStage && slices.ContainsFunc(list, func(r *room) bool { return !r.looked(st) }) {
+	if age := p.obs.Staged[st.Step]; age < meetStage && slices.ContainsFunc(list, func(r *room) bool { _, looked := r.said(st); return !looked }) {
 		p.wake(meetStage - age)
 		return nil, "waits until the hosts have taken it up"
 	}
@@ -158,16 +158,20 @@ func btoi(b bool) int {
 	return 0
 }
 
+// said is what a host has said of a staged reflex; false: nothing yet.
+func (r *room) said(st *Stage) (StageObs, bool) {
+	i := slices.IndexFunc(r.obs.Stages, func(o StageObs) bool { return o.Rule == st.Rule && o.Begun == st.Begun })
+	if i < 0 {
+		return StageObs{}, false
+	}
+	return r.obs.Stages[i], true
+}
+
 // hasOf reports whether a host has said that it has something a staged reflex is
 // about.
 func (r *room) hasOf(st *Stage) bool {
-	return slices.ContainsFunc(r.obs.Stages, func(o StageObs) bool { return o.Rule == st.Rule && o.Begun == st.Begun && o.Has })
-}
-
-// looked reports whether a host has said whether it has something that a staged reflex
-// is about.
-func (r *room) looked(st *Stage) bool {
-	return slices.ContainsFunc(r.obs.Stages, func(o StageObs) bool { return o.Rule == st.Rule && o.Begun == st.Begun })
+	o, _ := r.said(st)
+	return o.Has
 }
 
 // withoutLost begins the stage anew without the hosts that are lost, or not in the

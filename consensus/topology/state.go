@@ -232,6 +232,24 @@ func values[T any](t *iradix.Tree[T]) iter.Seq[T] {
 	}
 }
 
+// listed copies what a tree holds, in the order of its keys.
+func listed[T any](t *iradix.Tree[*T]) []T {
+	list := make([]T, 0, t.Len())
+	for v := range values(t) {
+		list = append(list, *v)
+	}
+	return list
+}
+
+// found copies what a tree holds under a key.
+func found[T any](t *iradix.Tree[*T], key string) (v T, ok bool) {
+	p, ok := t.Get([]byte(key))
+	if !ok {
+		return v, false
+	}
+	return *p, true
+}
+
 // prefixed walks the entries of one app or host, whose keys begin with its name
 // and a NUL.
 func prefixed[T any](t *iradix.Tree[T], name string) iter.Seq[T] {
