@@ -366,7 +366,7 @@ func (e *Engine) Reset(now Boot, rule string, t Target) bool {
 	if in.on != nil {
 		in.on.streak, in.on.ready = 0, 0
 	}
-	e.begin0(now, in)
+	e.beginAnew(now, in)
 	e.settle(now)
 	return true
 }

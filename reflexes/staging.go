@@ -49,13 +49,13 @@ func (e *Engine) restage(now Boot, s *ruleState, next Staging) {
 	s.spent = spends{}
 	for _, in := range e.instances {
 		if in.state0 == s && in.state != StateActing {
-			e.begin0(now, in)
+			e.beginAnew(now, in)
 		}
 	}
 }
 
-// begin0 lets an instance begin anew.
-func (e *Engine) begin0(now Boot, in *instance) {
+// beginAnew lets an instance begin anew.
+func (e *Engine) beginAnew(now Boot, in *instance) {
 	in.release()
 	in.enter(now, StateInactive)
 	in.held, in.tries, in.level, in.edges, in.refused, in.acted = 0, 0, 0, 0, ReasonNone, unwell
