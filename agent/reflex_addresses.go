@@ -174,26 +174,19 @@ func (n *nerves) retainAddresses(ctx context.Context) {
 	if !known {
 		return
 	}
-	stands := map[addresses.Owner]bool{}
 	for _, x := range list {
 		o := addresses.Owner{Rule: x.Rule, Target: x.Target}
-		stands[o] = x.State != "inactive" && x.State != "pending"
 		if x.State == "cooling" && len(n.addresses.Of(o)) == 0 {
 			n.reflexer.Lapsed(o.Rule, o.Target)
 		}
 	}
-	rules := map[string]bool{}
-	n.mu.Lock()
-	for _, r := range n.ruling {
-		rules[r.Name] = true
-	}
-	n.mu.Unlock()
+	active, rules := n.wanted(list)
 	young := n.bootTime()-n.held.since < unseenFor
 	n.addresses.Retain(func(o addresses.Owner) bool {
-		active, there := stands[o]
+		wanted, there := active[ruleTarget{o.Rule, o.Target}]
 		// What a rule is about may not have been seen yet. What a freeze holds is not
 		// taken from who uses it.
-		return rules[o.Rule] && (active || !there && young || n.unfrozen(appOf(o.Target), false) != nil)
+		return rules[o.Rule] && (wanted || !there && young || n.unfrozen(appOf(o.Target), false) != nil)
 	})
 }
 

@@ -219,14 +219,15 @@ func (t *throttles) reconcile(ctx context.Context) time.Duration {
 	t.mu.Lock()
 	seen := slices.Clone(t.list) // what comes meanwhile is not judged by how its rule was before
 	t.mu.Unlock()
-	wanted, known := t.wanted(ctx)
+	list, known := t.standing(ctx)
+	active, rules := t.wanted(list)
 	now := t.bootTime()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	wake := throttleLook
 	var keep []throttle
 	for _, one := range t.list {
-		if slices.Contains(seen, one) && t.over(one, now, wanted, known) {
+		if slices.Contains(seen, one) && t.over(one, now, active, rules, known) {
 			t.due[one.Copy], t.old = true, true
 			t.log.Info("a reflex no longer holds a copy back", "reflex", one.Rule, "copy", one.Copy.String())
 			continue
@@ -254,18 +255,18 @@ func (t *throttles) reconcile(ctx context.Context) time.Duration {
 
 // over tells whether a copy is not to be held back any more. What ends by itself
 // waits while its app is frozen; a rule that was removed holds nothing.
-func (t *throttles) over(one throttle, now reflexes.Boot, wanted map[ruleTarget]bool, known bool) bool {
+func (t *throttles) over(one throttle, now reflexes.Boot, active map[ruleTarget]bool, rules map[string]bool, known bool) bool {
 	if st, err := program.ReadStat(one.Pid); err != nil || st.Start != one.Start || !st.Running() {
 		return true
 	}
 	if !known {
 		return false
 	}
-	if _, ruled := wanted[ruleTarget{rule: one.Rule}]; !ruled {
+	if !rules[one.Rule] {
 		return true
 	}
-	active, there := wanted[ruleTarget{one.Rule, one.Target}]
-	ends := !active && (there || now-t.since > unseenFor)
+	wanted, there := active[ruleTarget{one.Rule, one.Target}]
+	ends := !wanted && (there || now-t.since > unseenFor)
 	if one.Until > 0 {
 		ends = now >= one.Until
 	}
@@ -277,23 +278,19 @@ type ruleTarget struct {
 	target reflexes.Target
 }
 
-// wanted tells of each rule and target whether what it fired for goes on. It is
-// known once the rules are.
-func (t *throttles) wanted(ctx context.Context) (wanted map[ruleTarget]bool, known bool) {
-	list, known := t.standing(ctx)
-	if !known {
-		return nil, false
+// wanted tells of each rule and target, of those that stand so, whether what it
+// fired for goes on, and which rules there are.
+func (n *nerves) wanted(standing []reflexes.Explanation) (active map[ruleTarget]bool, rules map[string]bool) {
+	active, rules = map[ruleTarget]bool{}, map[string]bool{}
+	for _, x := range standing {
+		active[ruleTarget{x.Rule, x.Target}] = x.State != "inactive" && x.State != "pending"
 	}
-	wanted = map[ruleTarget]bool{}
-	for _, x := range list {
-		wanted[ruleTarget{x.Rule, x.Target}] = x.State != "inactive" && x.State != "pending"
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, r := range n.ruling {
+		rules[r.Name] = true
 	}
-	t.nerves.mu.Lock()
-	defer t.nerves.mu.Unlock()
-	for _, r := range t.ruling {
-		wanted[ruleTarget{rule: r.Name}] = false // there is such a rule
-	}
-	return wanted, true
+	return active, rules
 }
 
 // standing tells how each rule stands with each target, once there are rules.
