@@ -40,10 +40,7 @@ func newClearance(m *member) *clearance {
 
 // look makes run look at the slice again. It never blocks.
 func (c *clearance) look() {
-	select {
-	case c.kick <- struct{}{}:
-	default:
-	}
+	ring(c.kick)
 }
 
 // state tells whether this host has cleared out for the slice of that index, and

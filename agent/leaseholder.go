@@ -47,10 +47,7 @@ func (t *leaseHolder) run(ctx context.Context) error {
 
 // look makes run look again. It never blocks.
 func (t *leaseHolder) look() {
-	select {
-	case t.news <- struct{}{}:
-	default:
-	}
+	ring(t.news)
 }
 
 // step does what is due and returns whether, and when, to look again although

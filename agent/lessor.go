@@ -172,10 +172,7 @@ func (l *lessor) join(refs []topology.LeaseRef) *renewals {
 	defer l.mu.Unlock()
 	if l.next == nil {
 		l.next = &renewals{refs: map[topology.LeaseRef]bool{}, done: make(chan struct{})}
-		select {
-		case l.kick <- struct{}{}:
-		default:
-		}
+		ring(l.kick)
 	}
 	for _, ref := range refs {
 		l.next.refs[ref] = true

@@ -291,10 +291,7 @@ func (m *member) raftMoved() {
 		id = n.ServerID()
 	}
 	m.tags.set(tagRaftID, id)
-	select {
-	case m.seated <- struct{}{}:
-	default:
-	}
+	ring(m.seated)
 }
 
 // run runs the member until ctx ends, a part fails, or the host has left.

@@ -111,10 +111,7 @@ func (m *member) bootTime() time.Duration {
 
 // look makes run look at the slice again. It never blocks.
 func (n *nerves) look() {
-	select {
-	case n.stirred <- struct{}{}:
-	default:
-	}
+	ring(n.stirred)
 }
 
 // run keeps the rules as the slice says until ctx ends.
@@ -159,10 +156,7 @@ func (n *nerves) heed(sl topology.Slice) {
 	n.ruled = true
 	n.mu.Unlock()
 	n.held.look() // a rule that is gone holds nothing back
-	select {
-	case n.staging.bell <- struct{}{}:
-	default:
-	}
+	ring(n.staging.bell)
 	n.lookAddresses()
 }
 

@@ -86,10 +86,7 @@ func (n *nerves) openAddresses() (err error) {
 // lookAddresses has it looked soon whether an address is to be given up. It never
 // blocks.
 func (n *nerves) lookAddresses() {
-	select {
-	case n.overAddress <- struct{}{}:
-	default:
-	}
+	ring(n.overAddress)
 }
 
 // leased tells of a firing whether this host has the lease of what it would claim.
@@ -146,10 +143,7 @@ func (n *nerves) keepAddresses(ctx context.Context) {
 			looked = time.Time{}
 		case <-n.addresses.Changed():
 			n.leaseHolder.look()
-			select {
-			case n.wanting <- struct{}{}:
-			default:
-			}
+			ring(n.wanting)
 		}
 		timer.Stop()
 		if ctx.Err() != nil {

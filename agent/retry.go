@@ -23,3 +23,12 @@ func (b *backoff) wait(ctx context.Context) bool {
 	b.ceiling = min(max(2*b.ceiling, backoffMin), backoffMax)
 	return sleep(ctx, backoffMin/2+rand.N(b.ceiling))
 }
+
+// ring has something to receive at a bell, which has room for one ring. It never
+// blocks: of rings that nobody has answered yet one is enough.
+func ring(bell chan<- struct{}) {
+	select {
+	case bell <- struct{}{}:
+	default:
+	}
+}

@@ -34,10 +34,7 @@ func (b *tagBoard) set(key, value string) {
 	} else {
 		b.tags[key] = value
 	}
-	select {
-	case b.dirty <- struct{}{}:
-	default:
-	}
+	ring(b.dirty)
 }
 
 func (b *tagBoard) snapshot() map[string]string {

@@ -98,10 +98,7 @@ func openThrottles(n *nerves) (*throttles, error) {
 
 // look has it looked soon whether one is over. It never blocks.
 func (t *throttles) look() {
-	select {
-	case t.bell <- struct{}{}:
-	default:
-	}
+	ring(t.bell)
 }
 
 // begin holds a copy back as an order says.
