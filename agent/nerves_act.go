@@ -14,6 +14,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/intent"
 	"github.com/ganglion-mesh/ganglion/reflexes"
 	"github.com/ganglion-mesh/ganglion/workload"
+	"github.com/ganglion-mesh/ganglion/workload/systemd"
 )
 
 // readyPatience is how long the restart of one copy of an app waits for the
@@ -190,7 +191,11 @@ func (n *nerves) able(r *reflexes.Rule) error {
 		}
 		t, err := do.Throttle()
 		if err == nil {
-			err = n.copies.CanThrottle(workload.Throttle{CPU: t.CPU, Memory: int64(t.Memory)})
+			can := n.copies.CanThrottle
+			if r.OnUnit(&r.Rungs[i]) {
+				can = systemd.CanThrottle // whatever driver copies have
+			}
+			err = can(workload.Throttle{CPU: t.CPU, Memory: int64(t.Memory)})
 		}
 		if err != nil {
 			return fmt.Errorf("throttle: %w", err)

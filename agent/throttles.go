@@ -18,6 +18,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/reflexes"
 	"github.com/ganglion-mesh/ganglion/workload"
 	"github.com/ganglion-mesh/ganglion/workload/program"
+	"github.com/ganglion-mesh/ganglion/workload/systemd"
 )
 
 const (
@@ -30,9 +31,9 @@ const (
 	unseenFor = time.Minute
 )
 
-// throttle is what one rule holds one copy back to.
+// throttle is what one rule holds one copy, or one unit of systemd, back to.
 type throttle struct {
-	Copy   workload.CopyID `json:"copy"`
+	On     reflexes.Target `json:"on"`
 	Rule   string          `json:"rule"`
 	Target reflexes.Target `json:"target"` // what the rule is about
 	Act    reflexes.ActID  `json:"act"`
@@ -40,14 +41,15 @@ type throttle struct {
 	Memory int64           `json:"memory,omitempty"` // bytes
 	Boot   string          `json:"boot"`
 	Until  reflexes.Boot   `json:"until,omitempty"` // 0: until the rule says that it is over
-	// What is held back, and nothing that is started after it.
-	Pid   int    `json:"pid"`
-	Start uint64 `json:"start"` // of the process, as the kernel counts
+	// What is held back, and nothing that is started after it. A unit is held
+	// whatever it starts.
+	Pid   int    `json:"pid,omitempty"`
+	Start uint64 `json:"start,omitempty"` // of the process, as the kernel counts
 }
 
-// String says what is done to which copy.
+// String says what is done to what.
 func (t throttle) String() string {
-	words := []string{t.Copy.String(), "held to"}
+	words := []string{t.On.Name, "held to"}
 	if t.CPU > 0 {
 		words = append(words, fmt.Sprintf("%g cores", t.CPU))
 	}
@@ -57,40 +59,60 @@ func (t throttle) String() string {
 	return strings.Join(words, " ")
 }
 
-// throttles are the copies of this host that reflexes hold back. Of several for
-// one copy the tightest counts. They are known to the disk before they are done,
-// so that an agent that dies leaves none that nobody ends. Their methods may be
-// called from any goroutine.
+// throttles are the copies and units of this host that reflexes hold back. Of several
+// for one the tightest counts. They are known to the disk before they are done, so that
+// an agent that dies leaves none that nobody ends. Their methods may be called from any
+// goroutine.
 type throttles struct {
 	*nerves
 	path  string
 	since reflexes.Boot // when the agent began
 	bell  chan struct{} // cap 1: one may be over
+	pid1  unitThrottler
 
-	mu   sync.Mutex
-	list []throttle
-	due  map[workload.CopyID]bool // what the driver was told of them is not the whole truth
-	old  bool                     // the disk has some that are over
+	mu     sync.Mutex
+	list   []throttle
+	units  map[string]systemd.UnitHold // what PID 1 was told, by unit
+	due    map[reflexes.Target]string  // what was told of them is not the whole truth; why, if it is known
+	old    bool                        // the disk has some that are over
+	looked reflexes.Boot               // when it was looked last how units are
+}
+
+// heldBack is what the disk has of throttles.
+type heldBack struct {
+	List  []throttle                  `json:"list"`
+	Boot  string                      `json:"boot"`
+	Units map[string]systemd.UnitHold `json:"units,omitempty"`
 }
 
 // openThrottles reads those of an earlier life of the agent.
 func openThrottles(n *nerves) (*throttles, error) {
-	t := &throttles{nerves: n, path: n.store.path(filepath.Join(dirReflexes, fileThrottles)), since: n.bootTime(), bell: make(chan struct{}, 1), due: map[workload.CopyID]bool{}}
+	t := &throttles{
+		nerves: n, path: n.store.path(filepath.Join(dirReflexes, fileThrottles)), since: n.bootTime(), bell: make(chan struct{}, 1),
+		pid1: systemd.ThrottleUnit, units: map[string]systemd.UnitHold{}, due: map[reflexes.Target]string{},
+	}
 	data, err := os.ReadFile(t.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return t, nil
 	}
+	var held heldBack
 	if err == nil {
-		err = json.Unmarshal(data, &t.list)
+		err = json.Unmarshal(data, &held)
 	}
-	if err != nil { // copies may be held back that nobody knows of: say so, and go on
-		n.log.Error("read what reflexes hold back: a copy that is still throttled is free after its next restart", "error", err)
-		t.list = nil
+	if err != nil { // something may be held back that nobody knows of: say so, and go on
+		n.log.Error("read what reflexes hold back: a copy that is still throttled is free after its next restart, a unit after systemctl revert or the next boot", "error", err)
+		return t, nil
 	}
 	boot, _ := n.cfg.bootClock()()
-	t.list = slices.DeleteFunc(t.list, func(one throttle) bool { return one.Boot != boot })
+	t.list = slices.DeleteFunc(held.List, func(one throttle) bool { return one.Boot != boot })
+	if held.Boot == boot && held.Units != nil {
+		t.units = held.Units
+	}
 	for _, one := range t.list {
-		t.due[one.Copy] = true // the driver may have forgotten
+		t.due[one.On] = "" // the driver may have forgotten
+	}
+	for unit := range t.units {
+		t.due[unitTarget(unit)] = ""
 	}
 	t.look()
 	return t, nil
@@ -103,31 +125,37 @@ func (t *throttles) look() {
 
 // begin holds a copy back as an order says.
 func (t *throttles) begin(ctx context.Context, id workload.CopyID, o reflexer.Order) error {
+	one := throttle{On: reflexes.CopyTarget(id.String())}
+	if one.Pid, one.Start = t.process(id); one.Pid == 0 {
+		return errors.New("it does not run")
+	}
+	return t.hold(ctx, one, o)
+}
+
+// hold holds back what one is about as an order says.
+func (t *throttles) hold(ctx context.Context, one throttle, o reflexer.Order) error {
 	args, err := o.Do.Throttle()
 	if err != nil {
 		return err
 	}
 	boot, up := t.cfg.bootClock()()
-	one := throttle{Copy: id, Rule: o.Rule, Target: o.Target, Act: o.ID, CPU: args.CPU, Memory: int64(args.Memory), Boot: boot}
+	one.Rule, one.Target, one.Act, one.CPU, one.Memory, one.Boot = o.Rule, o.Target, o.ID, args.CPU, int64(args.Memory), boot
 	if args.For > 0 {
 		one.Until = up + args.For.Std()
-	}
-	if one.Pid, one.Start = t.process(id); one.Pid == 0 {
-		return errors.New("it does not run")
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	before := slices.Clone(t.list)
-	t.list = slices.DeleteFunc(t.list, func(x throttle) bool { return x.Copy == id && x.Rule == one.Rule && x.Target == one.Target })
+	t.list = slices.DeleteFunc(t.list, func(x throttle) bool { return x.On == one.On && x.Rule == one.Rule && x.Target == one.Target })
 	t.list = append(t.list, one)
 	if err = t.save(); err == nil {
-		if err = t.tell(ctx, id); err == nil {
+		if err = t.tell(ctx, one.On); err == nil {
 			t.look() // it may have ended meanwhile
 			return nil
 		}
 	}
 	t.list = before
-	return errors.Join(err, t.save(), t.tell(ctx, id))
+	return errors.Join(err, t.save(), t.tell(ctx, one.On))
 }
 
 // process is the first process of a copy that runs.
@@ -145,7 +173,8 @@ func (t *throttles) process(id workload.CopyID) (pid int, start uint64) {
 // save is called with mu held. It survives the agent; after the host none of it
 // counts.
 func (t *throttles) save() error {
-	data, err := json.Marshal(t.list)
+	boot, _ := t.cfg.bootClock()()
+	data, err := json.Marshal(heldBack{List: t.list, Boot: boot, Units: t.units})
 	if err != nil {
 		return err
 	}
@@ -155,18 +184,30 @@ func (t *throttles) save() error {
 	return nil
 }
 
-// tell tells the driver what counts for a copy. It is called with mu held.
-func (t *throttles) tell(ctx context.Context, id workload.CopyID) error {
+// tell tells the driver, or PID 1, what counts for a copy or a unit. It is called with
+// mu held.
+func (t *throttles) tell(ctx context.Context, on reflexes.Target) error {
 	var all workload.Throttle
 	for _, x := range t.list {
-		if x.Copy == id {
+		if x.On == on {
 			all.CPU, all.Memory = tighter(all.CPU, x.CPU), tighter(all.Memory, x.Memory)
 		}
 	}
-	err := t.copies.Throttle(ctx, id, all)
-	t.due[id] = true
+	var err error
+	if on.Scope == reflexes.ScopeUnit {
+		err = t.tellUnit(ctx, on.Name, all)
+	} else if id, e := workload.ParseCopyID(on.Name); e != nil {
+		err = e
+	} else {
+		err = t.copies.Throttle(ctx, id, all)
+	}
 	if err == nil {
-		delete(t.due, id)
+		delete(t.due, on)
+		return nil
+	}
+	if why := err.Error(); t.due[on] != why { // said once
+		t.due[on] = why
+		t.log.Warn("what reflexes hold back is not as it should be", "target", on.String(), "error", err)
 	}
 	return err
 }
@@ -225,8 +266,8 @@ func (t *throttles) reconcile(ctx context.Context) time.Duration {
 	var keep []throttle
 	for _, one := range t.list {
 		if slices.Contains(seen, one) && t.over(one, now, active, rules, known) {
-			t.due[one.Copy], t.old = true, true
-			t.log.Info("a reflex no longer holds a copy back", "reflex", one.Rule, "copy", one.Copy.String())
+			t.due[one.On], t.old = "", true
+			t.log.Info("a reflex no longer holds something back", "reflex", one.Rule, "target", one.On.String())
 			continue
 		}
 		if one.Until > now {
@@ -235,9 +276,10 @@ func (t *throttles) reconcile(ctx context.Context) time.Duration {
 		keep = append(keep, one)
 	}
 	t.list = keep
-	for id := range t.due {
-		if err := t.tell(ctx, id); err != nil && !t.placed(id) {
-			delete(t.due, id) // it is not here any more
+	t.lookAtUnits(now)
+	for on := range t.due {
+		if err := t.tell(ctx, on); err != nil && !t.here(on) {
+			delete(t.due, on) // it is not here any more
 		}
 	}
 	// Only now: until the driver was told, an agent that dies has to know of it.
@@ -250,11 +292,13 @@ func (t *throttles) reconcile(ctx context.Context) time.Duration {
 	return wake
 }
 
-// over tells whether a copy is not to be held back any more. What ends by itself
+// over tells whether something is not to be held back any more. What ends by itself
 // waits while its app is frozen; a rule that was removed holds nothing.
 func (t *throttles) over(one throttle, now reflexes.Boot, active map[ruleTarget]bool, rules map[string]bool, known bool) bool {
-	if st, err := program.ReadStat(one.Pid); err != nil || st.Start != one.Start || !st.Running() {
-		return true
+	if one.On.Scope != reflexes.ScopeUnit {
+		if st, err := program.ReadStat(one.Pid); err != nil || st.Start != one.Start || !st.Running() {
+			return true
+		}
 	}
 	if !known {
 		return false
@@ -267,7 +311,7 @@ func (t *throttles) over(one throttle, now reflexes.Boot, active map[ruleTarget]
 	if one.Until > 0 {
 		ends = now >= one.Until
 	}
-	return ends && t.unfrozen(one.Copy.App, false) == nil
+	return ends && t.unfrozen(appOf(one.On), false) == nil
 }
 
 type ruleTarget struct {
@@ -303,10 +347,13 @@ func (n *nerves) standing(ctx context.Context) (list []reflexes.Explanation, kno
 	return n.reflexer.Explain(ctx, "")
 }
 
-// placed tells whether the mesh wants a copy on this host.
-func (t *throttles) placed(id workload.CopyID) bool {
+// here tells whether the mesh wants a copy on this host. Units are always here.
+func (t *throttles) here(on reflexes.Target) bool {
+	if on.Scope == reflexes.ScopeUnit {
+		return true
+	}
 	for _, a := range t.slices.slice().Assignments {
-		if a.Placement.App == id.App && a.Placement.N == id.N {
+		if id := (workload.CopyID{App: a.Placement.App, N: a.Placement.N}); id.String() == on.Name {
 			return true
 		}
 	}

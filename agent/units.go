@@ -39,8 +39,8 @@ func (n *nerves) mayOnUnit(op, unit string) error {
 	if !slices.Contains(n.cfg.ReflexUnits, unit) {
 		return fmt.Errorf("this host does not let reflexes %s %s: it is not in reflex_units of its agent's configuration", op, unit)
 	}
-	if op == "signal" && !strings.HasSuffix(unit, ".service") {
-		return fmt.Errorf("signal %s: only a service has a process to send it to", unit)
+	if (op == "signal" || op == "throttle") && !strings.HasSuffix(unit, ".service") {
+		return fmt.Errorf("%s %s: only a service has processes of its own", op, unit)
 	}
 	if err := systemd.Available(); err != nil {
 		return fmt.Errorf("%s %s: %w", op, unit, err)
@@ -77,6 +77,8 @@ func (n *nerves) actOnUnit(ctx context.Context, o reflexer.Order) error {
 			return err
 		}
 		return systemd.SignalUnit(ctx, unit, sig)
+	case "throttle":
+		return n.held.beginUnit(ctx, unit, o)
 	}
 	return fmt.Errorf("this release cannot %s a unit", o.Do.Op)
 }

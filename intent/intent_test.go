@@ -94,35 +94,6 @@ func TestVersionFollowsWhatACopyEmbodies(t *testing.T) {
 	}
 }
 
-func TestNotYet(t *testing.T) {
-	in := Intents{Reflexes: []Reflex{{Name: "r", Act: []Action{{Op: "restart"}, {Op: "claim"}}}, {Name: "s", Scope: "sense:x"},
-		{Name: "u", Scope: "unit:x", Act: []Action{{Op: "signal"}, {Op: "restart"}, {Op: "stop", Target: "web"}, {Op: "throttle"}}}}, Apps: []App{
-		{Name: "all", Schedule: "@daily", Singleton: true, Once: true, Run: Run{Artifact: "./web.tar.gz"},
-			Checks:   []Check{{Type: CheckHTTP}, {Type: CheckSmoke}},
-			Reflexes: []Reflex{{Name: "x", Act: []Action{{Op: "stop"}, {Op: "emit"}, {Op: "signal"}}}, {Name: "y", Scope: "unit:x", Act: []Action{{Op: "claim"}, {Op: "throttle"}}}}},
-		{Name: "digest", Run: Run{Artifact: "sha256:" + strings.Repeat("0", 64)}},
-		{Name: "url", Run: Run{Artifact: "https://example.org/x"}},
-		{Name: "tar", Run: Run{Artifact: "/srv/web.TGZ"}},
-		{Name: "fine", PerHost: true, Run: Run{Artifact: "/srv/web"}, Place: Place{Prefer: []string{"ssd == 'yes'"}},
-			Update: Update{Strategy: StrategyBlueGreen, Canary: 1, OnFailure: OnFailureForward}, Checks: []Check{{Type: CheckExec}}},
-	}}
-	want := []string{
-		"app.all.reflexes[1].act[1].target", "reflex.u.act[3].target",
-	}
-	for name, v := range map[string]Intents{"written": in, "normalized": in.Normalize()} {
-		var got []string
-		for _, p := range v.NotYet() {
-			got = append(got, p.Path)
-			if !strings.Contains(p.Why, "yet") {
-				t.Errorf("%s does not say that it is not yet there", p)
-			}
-		}
-		if !reflect.DeepEqual(got, want) {
-			t.Errorf("%s: got %q\nwant %q", name, got, want)
-		}
-	}
-}
-
 func TestPlaceholders(t *testing.T) {
 	names, err := Placeholders("a ${port.http}${copy.n} $HOME $${host.name} ${host.addr}")
 	if want := []string{"port.http", "copy.n", "host.name", "host.addr"}; err != nil || !reflect.DeepEqual(names, want) {
@@ -271,7 +242,6 @@ func FuzzParseJSON(f *testing.F) {
 		if err != nil {
 			return
 		}
-		in.NotYet()
 		if in.Validate() == nil && in.Normalize().Validate() != nil {
 			t.Error("valid only as written")
 		}

@@ -252,8 +252,8 @@ func (b *builder) edges() {
 	}
 }
 
-// onUnit tells whether a rung acts on the unit that the rule is about.
-func (r *Rule) onUnit(rung *Rung) bool {
+// OnUnit tells whether a rung acts on the unit that the rule is about.
+func (r *Rule) OnUnit(rung *Rung) bool {
 	return r.Scope == ScopeUnit && rung.op.onApp && rung.Do.Op != "evict" && rung.Do.Target == ""
 }
 
@@ -261,7 +261,7 @@ func (r *Rule) onUnit(rung *Rung) bool {
 // operations; empty: none.
 func (r *Rule) Unit() (unit string, ops []string) {
 	for i := range r.Rungs {
-		if rung := &r.Rungs[i]; r.onUnit(rung) {
+		if rung := &r.Rungs[i]; r.OnUnit(rung) {
 			unit, ops = r.pattern, append(ops, rung.Do.Op)
 		}
 	}
@@ -273,7 +273,7 @@ func (b *builder) actions() {
 	r := b.rule
 	for i := range r.Rungs {
 		rung := &r.Rungs[i]
-		if r.onUnit(rung) {
+		if r.OnUnit(rung) {
 			// It is no copy, and who depends on it nobody here knows.
 			rung.op.class, rung.op.durable = ClassB, true
 			if strings.Contains(r.pattern, "*") {

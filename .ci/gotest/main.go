@@ -24,6 +24,7 @@ var maySkip = []struct{ pkg, test, why string }{
 	{"workload/process", "TestThrottle", "needs the cpu controller of cgroups"},
 	{"workload/hook", "TestTimeout", "needs a cgroup v2 in which groups can be made"},
 	{"workload/hook", "TestSweep", "needs a cgroup v2 in which groups can be made"},
+	{"integration/nspawn", "TestReflexThrottlesAUnit", "needs the cpu controller of cgroup version 1"},
 	{"agent", "TestReflexThrottles", "needs the cpu controller of cgroups"},
 	{"agent", "TestThrottleEnds", "needs the cpu controller of cgroups"},
 	{"workload/signature", "TestMinisign", "needs minisign: testdata holds signatures that it made"},

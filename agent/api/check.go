@@ -6,8 +6,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/intent/expr"
 )
 
-// CheckIntents returns intents with all defaults filled in. It refuses what is
-// wrong, and what is understood but not executed yet.
+// CheckIntents returns intents with all defaults filled in. It refuses what is wrong.
 func CheckIntents(in intent.Intents) (intent.Intents, error) {
 	if err := in.Validate(); err != nil {
 		return in, Errorf(CodeInvalid, "%v", err)
@@ -27,9 +26,6 @@ func CheckIntents(in intent.Intents) (intent.Intents, error) {
 	}
 	if p := in.LocalArtifacts(); len(p) > 0 {
 		return in, Errorf(CodeInvalid, "%s", p[0].String())
-	}
-	if p := in.NotYet(); len(p) > 0 {
-		return in, Errorf(CodeNotYet, "%s", p[0].String())
 	}
 	if err := checkReflexes(in); err != nil {
 		return in, err

@@ -118,7 +118,7 @@ func TestCodes(t *testing.T) {
 		line   string
 	}{
 		{"invalid", api.Errorf(api.CodeInvalid, "apps[0]: bad"), []string{"mesh"}, 2, "apps[0]: bad"},
-		{"not yet", api.Errorf(api.CodeNotYet, "singletons"), []string{"mesh"}, 2, "singletons"},
+		{"not yet", api.Errorf(api.CodeNotYet, "create token for role \"viewer\": not yet"), []string{"mesh"}, 2, "viewer"},
 		{"rejected", api.Errorf(api.CodeRejected, "drained"), []string{"mesh"}, 1, "drained"},
 		{"not found", api.Errorf(api.CodeNotFound, "no app"), []string{"mesh"}, 1, "no app"},
 		{"no leader", api.Errorf(api.CodeNoLeader, "none elected"), []string{"mesh"}, 1, "none elected"},

@@ -267,8 +267,8 @@ func ruling(write func(string), ok func(int, string, ...string) string, script s
 	ok(2, ".hcl:2", "apply", script) // not only to observe
 	write("reflex \"r\" {\n when = \"host.cpu.cont > 0\"\n act = [emit(\"seen\")]\n}\n")
 	ok(2, "did you mean host.cpu.count?", "apply", script)
-	write("reflex \"r\" {\n scope = \"unit:nginx.service\"\n when = \"unit.state == 'failed'\"\n act = [throttle({ cpu = \"50%\" })]\n cooldown = \"1m\"\n limit = \"3/10m\"\n}\n")
-	ok(2, "not executed yet", "apply", script)
+	write("reflex \"r\" {\n scope = \"unit:nginx*\"\n when = \"unit.state == 'failed'\"\n act = [throttle({ cpu = \"50%\" })]\n cooldown = \"1m\"\n limit = \"3/10m\"\n}\n")
+	ok(2, "throttle() of a unit needs its name", "apply", script)
 	write("reflex \"r\" {\n when = \"host.memory.available_ratio > 0.05\"\n act = [claim(\"10.0.0.9\")]\n cooldown = \"1m\"\n limit = \"3/10m\"\n}\n")
 	ok(2, "want 10.0.0.9/32", "apply", script)
 	write("sense \"s\" {\n files = [\"/etc/hosts\"]\n}\n")

@@ -49,7 +49,7 @@ var settings = []setting{
 	{"driver", kindText, "auto, systemd or process (default auto)"},
 	{"allow_run", kindBool, "let reflexes and senses run commands on this host (default false)"},
 	{"reflex_addresses", kindMap, "networks of which reflexes may take addresses over, with the interface: 10.0.0.0/24=eth0,… (default none)"},
-	{"reflex_units", kindList, "systemd units of this host that reflexes may restart, stop and signal (default none)"},
+	{"reflex_units", kindList, "systemd units of this host that reflexes may restart, stop, signal and throttle (default none)"},
 }
 
 func findSetting(key string) (setting, bool) {

@@ -1,5 +1,5 @@
 # At most one copy in the whole mesh, fenced by a lease; it finds its fencing
-# token in GANGLION_TOKEN. Not yet executed.
+# token in GANGLION_TOKEN.
 app "billing" {
   singleton = true
   run {

@@ -30,7 +30,12 @@ type agent struct {
 
 // startMesh boots a host and makes it a mesh.
 func startMesh(t testing.TB, flags ...string) agent {
-	a := agent{Boot(t, Options{}), t, flags}
+	return startMeshOn(t, Boot(t, Options{}), flags...)
+}
+
+// startMeshOn makes a host a mesh.
+func startMeshOn(t testing.TB, h *Host, flags ...string) agent {
+	a := agent{h, t, flags}
 	touch(t, "../../")
 	bin := filepath.Join(t.TempDir(), "ganglion")
 	build := exec.Command("go", "build", "-o", bin, "github.com/ganglion-mesh/ganglion/cmd/ganglion")

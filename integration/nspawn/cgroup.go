@@ -3,6 +3,7 @@
 package nspawn
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -44,7 +45,65 @@ func (h *Host) makeGroup() (*os.File, error) {
 	if err := os.Mkdir(h.group, 0o755); err != nil {
 		return nil, fmt.Errorf("make control group: %w", err)
 	}
+	for _, dir := range h.groupsV1() {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return nil, fmt.Errorf("make control group: %w", err)
+		}
+	}
 	return os.OpenFile(h.group, os.O_RDONLY|syscall.O_DIRECTORY, 0)
+}
+
+const cgroup1 = "/sys/fs/cgroup"
+
+// v1Groups are the hierarchies of version 1 in which a host with quotas has a group of
+// its own: those of the cpu controllers, which its systemd takes for one, and that in
+// which it keeps its processes. None where this machine has no such.
+func v1Groups() []string {
+	for _, set := range [][]string{{"cpu,cpuacct"}, {"cpu", "cpuacct"}} {
+		var dirs []string
+		for _, name := range append(set, "systemd") {
+			if _, err := os.Stat(filepath.Join(cgroup1, name, "cgroup.procs")); err == nil {
+				dirs = append(dirs, filepath.Join(cgroup1, name))
+			}
+		}
+		if len(dirs) == len(set)+1 {
+			return dirs
+		}
+	}
+	return nil
+}
+
+// groupsV1 are the host's groups of version 1.
+func (h *Host) groupsV1() (dirs []string) {
+	for _, dir := range h.v1 {
+		dirs = append(dirs, filepath.Join(dir, groupPrefix+h.Name))
+	}
+	return dirs
+}
+
+// enterV1 is a command that enters the host's groups of version 1 and goes on as what
+// is written after it.
+func (h *Host) enterV1() []string {
+	if len(h.v1) == 0 {
+		return nil
+	}
+	argv := []string{"sh", "-c", `while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs" || exit; shift; done; shift; exec "$@"`, "sh"}
+	return append(append(argv, h.groupsV1()...), "--")
+}
+
+// giveQuotas has the host's systemd use the cpu controllers of version 1, which
+// systemd-nspawn mounts so that it may not. It acts on the host's own groups alone.
+func (h *Host) giveQuotas(ctx context.Context) error {
+	if len(h.v1) == 0 {
+		return nil
+	}
+	for _, dir := range h.v1 {
+		if _, err := h.Run(ctx, "mount", "-o", "remount,bind,rw", dir); err != nil {
+			return err
+		}
+	}
+	_, err := h.Run(ctx, "systemctl", "daemon-reexec")
+	return err
 }
 
 // removeGroup removes a control group with all below it. Nothing lives in it any
@@ -82,9 +141,22 @@ func sweepGroup(host string) error {
 		}
 		return fmt.Errorf("kill what is left of host %s: %w", host, err)
 	}
-	// What was killed leaves its group a moment later.
+	dirs := []string{dir}
+	for _, v1 := range v1Groups() {
+		dirs = append(dirs, filepath.Join(v1, groupPrefix+host))
+	}
+	return removeGroups(dirs)
+}
+
+// removeGroups removes control groups with all below them. What ended a moment ago may
+// be in them still.
+func removeGroups(dirs []string) (err error) {
 	for deadline := time.Now().Add(5 * time.Second); ; <-time.After(10 * time.Millisecond) {
-		if err = removeGroup(dir); !errors.Is(err, syscall.EBUSY) || time.Now().After(deadline) {
+		var errs []error
+		for _, d := range dirs {
+			errs = append(errs, removeGroup(d))
+		}
+		if err = errors.Join(errs...); !errors.Is(err, syscall.EBUSY) || time.Now().After(deadline) {
 			return err
 		}
 	}

@@ -28,6 +28,10 @@ type Options struct {
 	// Netns is a network namespace (of `ip netns`) made by the caller, for hosts
 	// that shall reach each other. Default: one of its own, with only loopback.
 	Netns string
+	// Quotas gives its systemd a cpu controller that works, where this machine has that
+	// of version 1: its control groups are then of version 1. Else they are of version
+	// 2, and have the controllers that this machine's version 2 gives them, maybe none.
+	Quotas bool
 }
 
 // Host is a booted host. Its methods may be called from any goroutine.
@@ -35,9 +39,10 @@ type Host struct {
 	Name  string
 	Netns string // its network namespace, of `ip netns`
 
-	dir      string // holds the overlay
-	root     string // its root directory, as mounted here
-	group    string // its control group
+	dir      string   // holds the overlay
+	root     string   // its root directory, as mounted here
+	group    string   // its control group
+	v1       []string // those of version 1 that it has beside that
 	ownNetns bool
 	nspawn   *exec.Cmd
 	console  *os.File
@@ -77,6 +82,9 @@ func Boot(t testing.TB, opt Options) *Host {
 	}
 	sweep(t)
 	h := &Host{Name: opt.Name, Netns: opt.Netns}
+	if opt.Quotas {
+		h.v1 = v1Groups()
+	}
 	if h.Name == "" {
 		h.Name = fmt.Sprintf("gt%d-%d", os.Getpid(), serial.Add(1))
 	}
@@ -108,12 +116,15 @@ func (h *Host) boot(image string) error {
 	if err := h.poll(ctx, h.findLeader); err != nil {
 		return fmt.Errorf("find its PID 1: %w", err)
 	}
-	return h.poll(ctx, func() (bool, error) {
+	if err := h.poll(ctx, func() (bool, error) {
 		// degraded: some unit of the image does not like containers
 		out, _ := h.Run(ctx, "systemctl", "is-system-running")
 		state := strings.TrimSpace(string(out))
 		return state == "running" || state == "degraded", nil
-	})
+	}); err != nil {
+		return err
+	}
+	return h.giveQuotas(ctx)
 }
 
 // mount lays a disk of its own over the image.
@@ -138,10 +149,11 @@ func (h *Host) start() (err error) {
 	if h.console, err = os.Create(filepath.Join(h.dir, "console")); err != nil {
 		return err
 	}
-	h.nspawn = exec.Command("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--kill-signal=SIGRTMIN+3",
+	argv := append(h.enterV1(), "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--kill-signal=SIGRTMIN+3",
 		"--machine="+h.Name, "--hostname="+h.Name, "--uuid="+machineID(), "-D", h.root,
 		"--network-namespace-path=/run/netns/"+h.Netns, "--console=pipe", "-b")
-	h.nspawn.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1")
+	h.nspawn = exec.Command(argv[0], argv[1:]...)
+	h.nspawn.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY="+strconv.FormatBool(len(h.v1) == 0))
 	h.nspawn.Stdout, h.nspawn.Stderr = h.console, h.console
 	group, err := h.makeGroup()
 	if err != nil {
@@ -349,7 +361,7 @@ func (h *Host) remove(t testing.TB) {
 		h.console.Close()
 	}
 	if h.group != "" {
-		if err := removeGroup(h.group); err != nil {
+		if err := removeGroups(append(h.groupsV1(), h.group)); err != nil {
 			t.Errorf("remove host: %v", err)
 		}
 	}

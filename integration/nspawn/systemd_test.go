@@ -25,6 +25,13 @@ func TestSystemdDriver(t *testing.T) {
 	runTests(t, h, "workload/systemd", "TestConformance/StartStop", "-test.v", "-test.shuffle=on", "-test.run="+*driverRun)
 }
 
+// TestThrottles runs those of throttles on a host where the kernel heeds quotas.
+func TestThrottles(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	h := Boot(t, Options{Quotas: true})
+	runTests(t, h, "workload/systemd", "TestThrottleUnit", "-test.v", "-test.run=^TestThrottle")
+}
+
 // TestUnitsSense does so with the tests of the sense of units.
 func TestUnitsSense(t *testing.T) {
 	h := Boot(t, Options{})

@@ -65,6 +65,16 @@ func TestReflexHealsAUnit(t *testing.T) {
 	if state := a.property("other.service", "ActiveState"); state != "failed" {
 		t.Errorf("a unit that is not named was touched: it is %s", state)
 	}
+	if has := a.must("cat", "/sys/fs/cgroup/cgroup.controllers"); !strings.Contains(has, "cpu ") {
+		throttle := strings.Replace(rule("slow", "flaky.service"), "restart()", "throttle({ cpu = \"50%\" })", 1)
+		a.apply(throttle)
+		a.await("a throttle without a controller to be off, and told", func() error {
+			if told := a.told("reflex.slow.>", "suppressed"); len(told) == 0 || !strings.Contains(told[0], "no cpu controller") {
+				return fmt.Errorf("suppressed %v", told)
+			}
+			return nil
+		})
+	}
 	// The budget of a mesh this small is one in ten minutes.
 	a.must("rm", "/srv/ok")
 	a.must("systemctl", "kill", "--signal=KILL", "flaky.service")
@@ -128,5 +138,88 @@ func TestReflexStopsAndSignalsUnits(t *testing.T) {
 				t.Error("a signal that the unit takes has ended it")
 			}
 		})
+	}
+}
+
+// TestReflexThrottlesAUnit: a unit that is named is held back for as long as its rule
+// wants it: over its restarts, a reload, the agent's death and a freeze; and is then as
+// its own file says. Seen in the kernel's quota.
+func TestReflexThrottlesAUnit(t *testing.T) {
+	t.Parallel()
+	h := Boot(t, Options{Quotas: true})
+	if len(h.v1) == 0 {
+		t.Skip("needs the cpu controller of cgroup version 1")
+	}
+	a := startMeshOn(t, h, "--reflex-units", "mine.service,dbus.socket")
+	file := filepath.Join(t.TempDir(), "unit")
+	if err := os.WriteFile(file, []byte("[Service]\nExecStart=/bin/sleep 86423\nCPUQuota=50%\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a.CopyIn(t, file, "/etc/systemd/system/mine.service", 0o644)
+	a.must("systemctl", "daemon-reload")
+	a.must("systemctl", "start", "mine.service")
+	quota := func(when, want string) {
+		t.Helper()
+		a.await(when+": a quota of "+want, func() error {
+			got, err := a.try("cat", h.v1[0]+"/system.slice/mine.service/cpu.cfs_quota_us")
+			if err == nil && got != want {
+				err = fmt.Errorf("it is %s; fired %v, suppressed %v", got, a.told("reflex.>", "fired"), a.told("reflex.>", "suppressed"))
+			}
+			return err
+		})
+	}
+	quota("its own", "50000")
+	rule := func(name, unit string) string {
+		return fmt.Sprintf("reflex %q {\n  scope = \"unit:%s\"\n  when = \"unit.state == 'active'\"\n  clear = \"unit.state == 'failed'\"\n  act = [throttle({ cpu = \"20%%\" })]\n  cooldown = \"1h\"\n  limit = \"5/1h\"\n}\n", name, unit)
+	}
+	a.apply(rule("slow", "mine.service") + rule("none", "dbus.socket"))
+	quota("held back", "20000")
+	a.await("it to be told", func() error {
+		fired, off := a.told("reflex.slow.>", "fired"), a.told("reflex.none.>", "suppressed")
+		if len(fired) != 1 || !strings.Contains(fired[0], `"result":"ok"`) || len(off) == 0 || !strings.Contains(off[0], "only a service") {
+			return fmt.Errorf("fired %v, suppressed %v", fired, off)
+		}
+		return nil
+	})
+	if out := a.must("ganglion", "reflex", "show", "slow"); !strings.Contains(out, "mine.service held to 0.2 cores until it is over") {
+		t.Errorf("shown: %s", out)
+	}
+	a.must("systemctl", "restart", "mine.service")
+	quota("restarted", "20000")
+
+	a.kill()
+	if err := os.WriteFile(file, []byte("[Service]\nCPUQuota=40%\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a.CopyIn(t, file, "/etc/systemd/system/mine.service.d/zz.conf", 0o644)
+	a.must("systemctl", "daemon-reload")
+	quota("as the operator's drop-in says", "40000")
+	a.begin()
+	quota("held back again by the next life of the agent", "20000")
+
+	a.must("ganglion", "freeze")
+	a.must("systemctl", "kill", "--signal=KILL", "mine.service")
+	a.await("the matter to be over", func() error {
+		if cleared := a.told("reflex.slow.>", "cleared"); len(cleared) != 1 {
+			return fmt.Errorf("cleared %v", cleared)
+		}
+		return nil
+	})
+	if q := a.property("mine.service", "CPUQuotaPerSecUSec"); q != "200ms" {
+		t.Errorf("frozen, and the quota is %s", q)
+	}
+	a.must("ganglion", "thaw")
+	a.await("it to be free", func() error {
+		if q := a.property("mine.service", "CPUQuotaPerSecUSec"); q != "400ms" {
+			return fmt.Errorf("the quota is %s", q)
+		}
+		return nil
+	})
+	if out, err := a.try("ls", "/run/systemd/system.control/mine.service.d"); err == nil {
+		t.Errorf("left: %s", out)
+	}
+	a.must("systemctl", "start", "mine.service")
+	if fired := a.told("reflex.slow.>", "fired"); len(fired) != 1 {
+		t.Errorf("fired %v", fired)
 	}
 }

@@ -54,13 +54,6 @@ func TestExampleOfTheReference(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	var notYet []string
-	for _, p := range got.NotYet() {
-		notYet = append(notYet, p.Path)
-	}
-	if notYet != nil {
-		t.Errorf("not yet: %q", notYet)
-	}
 }
 
 // TestExampleWithEachLineBroken breaks every line of the example in one or more

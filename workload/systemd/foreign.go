@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
@@ -49,13 +50,37 @@ type pid1 struct {
 func withUnit(ctx context.Context, verb, unit string, do func(pid1) error) error {
 	conn, signals, err := dial(privateSocket)
 	if err == nil {
-		err = do(pid1{conn, signals})
+		p := pid1{conn, signals}
+		if err = p.greet(ctx); err == nil {
+			err = do(p)
+		}
 		conn.Close()
 	}
 	if err != nil {
 		return fmt.Errorf("%s unit %s: %w", verb, unit, err)
 	}
 	return nil
+}
+
+// nudge is how long PID 1 has to answer the first call before another follows.
+const nudge = 50 * time.Millisecond
+
+// greet waits until PID 1 answers. A short message that comes in one piece with the end
+// of the authentication it leaves lying until the next one comes.
+func (p pid1) greet(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	answers := make(chan *dbus.Call, callTimeout/nudge+2)
+	again := time.NewTicker(nudge)
+	defer again.Stop()
+	for {
+		p.conn.Object(busName, managerPath).GoWithContext(ctx, "org.freedesktop.DBus.Peer.Ping", 0, answers)
+		select {
+		case c := <-answers:
+			return c.Err
+		case <-again.C:
+		}
+	}
 }
 
 func (p pid1) call(ctx context.Context, method string, args ...any) *dbus.Call {

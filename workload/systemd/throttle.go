@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,7 +18,10 @@ import (
 const controlUnits = "/run/systemd/system.control"
 
 // CanThrottle implements workload.Throttler.
-func (d *Driver) CanThrottle(t workload.Throttle) error {
+func (d *Driver) CanThrottle(t workload.Throttle) error { return CanThrottle(t) }
+
+// CanThrottle tells why the control groups of this host cannot do t, or nil.
+func CanThrottle(t workload.Throttle) error {
 	b, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers") // there in version 2 alone
 	v2 := strings.Fields(string(b))
 	if t.Memory > 0 && !slices.Contains(v2, "memory") {
@@ -53,16 +55,11 @@ func (d *Driver) Throttle(ctx context.Context, id workload.CopyID, t workload.Th
 	case h.spec.Lease != nil && t != (workload.Throttle{}):
 		return fmt.Errorf("throttle %s: it is a singleton, and its keeper would be held back with it", id)
 	}
-	cpu, high := uint64(math.MaxUint64), uint64(math.MaxUint64) // none
-	if t.CPU > 0 && (h.spec.CPU == 0 || t.CPU < h.spec.CPU) {
-		cpu = uint64(t.CPU * 1e6)
-	} else if h.spec.CPU > 0 {
-		cpu = uint64(h.spec.CPU * 1e6)
+	most := boundsOf(t)
+	if own := uint64(h.spec.CPU * 1e6); own > 0 {
+		most[0] = min(most[0], max(own, 1000))
 	}
-	if t.Memory > 0 {
-		high = uint64(t.Memory)
-	}
-	props := []property{prop("CPUQuotaPerSecUSec", max(cpu, 1000)), prop("MemoryHigh", high)}
+	props := []property{prop(bounds[0].property, most[0]), prop(bounds[1].property, most[1])}
 	if err := d.bus.call(ctx, "SetUnitProperties", []any{h.unit, true, props}); err != nil {
 		return fmt.Errorf("throttle %s: %w", id, err)
 	}
