@@ -51,7 +51,7 @@ func TestWrongInput(t *testing.T) {
 		{"bad syntax", "app \"web\" {", 2, []string{"bad syntax.hcl:1"}},
 		{"unknown field", "app \"web\" {\n" + run + " cuont = 3\n}", 2, []string{"unknown field.hcl:5", "cuont"}},
 		{"long name", "app \"" + strings.Repeat("x", 300) + "\" {\n" + run + "}", 2, []string{"name"}},
-		{"units by a pattern", "reflex \"r\" {\n scope = \"unit:nginx*\"\n when = \"unit.state == 'failed'\"\n act = [throttle({ cpu = \"50%\" })]\n cooldown = \"1m\"\n limit = \"3/10m\"\n}", 2, []string{"needs its name", "reflex"}},
+		{"units by a pattern", "reflex \"r\" {\n scope = \"unit:nginx*\"\n when = \"unit.state == 'failed'\"\n act = [throttle({ cpu = \"50%\" })]\n cooldown = \"1m\"\n limit = \"3/10m\"\n}", 2, []string{"act[0]", "needs its name"}},
 		{"binary missing", "app \"nobin\" {\n run {\n command = [\"/no/such/binary\"]\n }\n}", 1, []string{"/no/such/binary"}},
 		{"artifact missing", "app \"noart\" {\n run {\n command = [\"./x\"]\n artifact = \"/no/such/dir\"\n }\n}", 2, []string{"/no/such/dir"}},
 		{"no host fits", "app \"nofit\" {\n" + run + " place {\n require = [\"zone == 'mars'\"]\n }\n}", 1, []string{"zone == 'mars'"}},
