@@ -259,13 +259,19 @@ func (t *throttles) reconcile(ctx context.Context) time.Duration {
 	t.mu.Unlock()
 	list, known := t.standing(ctx)
 	active, rules := t.wanted(list)
+	return t.settle(ctx, seen, func(one throttle, now reflexes.Boot) bool { return t.over(one, now, active, rules, known) })
+}
+
+// settle ends those of seen that are over, tells of all that is due, and returns when
+// to look again.
+func (t *throttles) settle(ctx context.Context, seen []throttle, over func(one throttle, now reflexes.Boot) bool) time.Duration {
 	now := t.bootTime()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	wake := throttleLook
 	var keep []throttle
 	for _, one := range t.list {
-		if slices.Contains(seen, one) && t.over(one, now, active, rules, known) {
+		if slices.Contains(seen, one) && over(one, now) {
 			t.due[one.On], t.old = "", true
 			t.log.Info("a reflex no longer holds something back", "reflex", one.Rule, "target", one.On.String())
 			continue
