@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -279,15 +280,26 @@ func readField(t testing.TB, path, key string) uint64 {
 	return n
 }
 
-// startWith is start with a standard input.
+// startWith is start with a standard input. The program ends with this process too,
+// however that ends.
 func startWith(t testing.TB, in *os.File, argv ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(argv[0], argv[1:]...)
 	if in != nil {
 		cmd.Stdin = in
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	started, over := make(chan error), make(chan struct{})
+	var holder sync.WaitGroup
+	holder.Go(func() {
+		// The signal comes when the thread ends that forks: it is kept.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		started <- cmd.Start()
+		<-over
+	})
+	t.Cleanup(func() { close(over); holder.Wait() })
+	if err := <-started; err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
