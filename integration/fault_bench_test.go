@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -28,6 +29,7 @@ func BenchmarkReflexOnOOM(b *testing.B) {
 	const hosts = 5
 	stamp := compileC(b, "stamp")
 	r := rig.New(b, hosts)
+	bare := startBare(b, stamp)
 	var took []time.Duration
 	for _, h := range r.Hosts {
 		h.StartAgent()
@@ -56,13 +58,13 @@ func BenchmarkReflexOnOOM(b *testing.B) {
 				if err := syscall.Kill(pid, syscall.SIGUSR1); err != nil {
 					b.Fatal(err)
 				}
-				killed := counter.await(b)
+				killed := counter.await(b, bare)
 				_, at, _ := lastStamp(b, path, size)
 				took = append(took, max(0, time.Duration(at-killed)))
 			}
 		}
 	}
-	reportActs(b, took)
+	reportActs(b, took, bare.took)
 }
 
 // hurry has the kernel run this goroutine before others until calm is called, so that
@@ -93,14 +95,61 @@ func atOnce(b *testing.B, h *rig.Host, n int) {
 	}
 }
 
-func reportActs(b *testing.B, took []time.Duration) {
+// reportActs prints how long acts took, beside bare signals to a process like those
+// that were told, sent when each fault was seen.
+func reportActs(b *testing.B, took, bare []time.Duration) {
 	b.Helper()
-	slices.Sort(took)
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(float64(len(took)), "acts")
-	b.ReportMetric(micros(took, .5), "p50-µs")
-	b.ReportMetric(micros(took, .99), "p99-µs")
-	b.ReportMetric(micros(took, 1), "max-µs")
+	for who, d := range map[string][]time.Duration{"": took, "bare-": bare} {
+		slices.Sort(d)
+		b.ReportMetric(micros(d, .5), who+"p50-µs")
+		b.ReportMetric(micros(d, .99), who+"p99-µs")
+		b.ReportMetric(micros(d, 1), who+"max-µs")
+	}
+}
+
+// bare is a process that nobody keeps and that is told of each fault by whoever saw it:
+// what the machine itself takes for an act at that moment.
+type bare struct {
+	pid  int
+	path string
+	took []time.Duration
+}
+
+func startBare(b *testing.B, stamp string) *bare {
+	b.Helper()
+	path := filepath.Join(b.TempDir(), "stamps")
+	out, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer out.Close()
+	cmd := exec.Command(stamp)
+	cmd.Stdout = out
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	if err := syscall.Setpriority(syscall.PRIO_PROCESS, cmd.Process.Pid, -20); err != nil {
+		b.Fatal(err)
+	}
+	lastStamp(b, path, 0)
+	return &bare{pid: cmd.Process.Pid, path: path}
+}
+
+// tell tells it of a fault that was seen at a time.
+func (x *bare) tell(b *testing.B, seen int64) {
+	b.Helper()
+	_, _, size := lastStamp(b, x.path, 0)
+	if err := syscall.Kill(x.pid, syscall.SIGUSR1); err != nil {
+		b.Fatal(err)
+	}
+	_, at, _ := lastStamp(b, x.path, size)
+	x.took = append(x.took, time.Duration(at-seen))
 }
 
 // known tells whether a host knows a variable of so many targets.
@@ -160,12 +209,14 @@ func (c *oomCount) read(b *testing.B) string {
 
 // await waits until another is killed, and returns when that was, to a tenth of a
 // millisecond.
-func (c *oomCount) await(b *testing.B) (at int64) {
+func (c *oomCount) await(b *testing.B, x *bare) (at int64) {
 	b.Helper()
 	defer hurry(b)()
 	for late := time.Now().Add(20 * time.Second); time.Now().Before(late); {
 		if c.read(b) != c.was {
-			return monotonic()
+			at = monotonic()
+			x.tell(b, at)
+			return at
 		}
 		_ = unix.Nanosleep(&unix.Timespec{Nsec: 100_000}, nil) // a timer of the runtime's is not so exact
 	}

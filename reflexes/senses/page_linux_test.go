@@ -18,7 +18,7 @@ const page = "../../docs/reflexes.md"
 // pageRows say of each sense where it looks, what it may need, and what it does
 // where it does not have that.
 var pageRows = map[string]struct{ from, needs, else_ string }{
-	"pressure":      {"/proc/pressure, each 50 ms while there is pressure; at rest, and while no rule reads it, each 500 ms", "a kernel with CONFIG_PSI; CAP_SYS_RESOURCE, to be woken by the kernel", "each 50 ms always, while a rule reads it"},
+	"pressure":      {"/proc/pressure, each 40 ms while there is pressure; at rest, and while no rule reads it, each 500 ms", "a kernel with CONFIG_PSI; CAP_SYS_RESOURCE, to be woken by the kernel", "each 40 ms always, while a rule reads it"},
 	"memory":        {"/proc/meminfo, each 200 ms", "", ""},
 	"cpu":           {"/proc/stat, each second", "", ""},
 	"load":          {"/proc/loadavg, each 5 s", "", ""},
