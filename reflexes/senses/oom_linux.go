@@ -121,17 +121,18 @@ type oomRun struct {
 }
 
 // The kernel tells of a lack of memory a moment before it counts the kill: so
-// long is looked, so often.
+// long is looked, so often. In version 1 it tells of nothing but kills, most of
+// which it counts at once.
 const (
 	lateKill     = 250 * time.Millisecond
 	lateKillStep = 2 * time.Millisecond
+	soonKill     = 10 * time.Millisecond
+	soonKillStep = 250 * time.Microsecond
 )
 
 func (r *oomRun) loop(ctx context.Context) error {
 	again := time.NewTicker(lookAgain)
 	defer again.Stop()
-	soon := time.NewTimer(time.Hour)
-	defer soon.Stop()
 	for all := true; ; {
 		news, err := r.news.take()
 		if err != nil {
@@ -141,15 +142,21 @@ func (r *oomRun) loop(ctx context.Context) error {
 		for _, v := range news.victims {
 			r.killed(v)
 		}
-		late := r.counters(all, news) // before a group is let go
+		soon := r.counters(all, news) // before a group is let go
+		if len(r.track.facts) > 0 {   // somebody is in a hurry, and what follows takes its time
+			r.emit(r.track.facts)
+			r.track.facts = r.track.facts[:0]
+		}
 		r.track.refresh()
 		r.began()
 		if all || len(news.victims) > 0 || news.missed {
 			r.host()
 		}
 		r.emit(r.track.facts)
-		if late {
-			soon.Reset(lateKillStep)
+		if soon > 0 {
+			if err := r.watch.alarm.set(soon); err != nil {
+				return err
+			}
 		}
 		all = false
 		select {
@@ -157,7 +164,6 @@ func (r *oomRun) loop(ctx context.Context) error {
 			return nil
 		case <-r.track.changed:
 		case <-r.news.wake:
-		case <-soon.C:
 		case <-again.C:
 			all = true
 		}
@@ -165,9 +171,9 @@ func (r *oomRun) loop(ctx context.Context) error {
 }
 
 // counters reads the counters of those groups that have said something, or of
-// all, and tells of what has risen. It is true if a group has said that memory
-// lacks and nothing was killed for it yet.
-func (r *oomRun) counters(all bool, news oomBatch) (late bool) {
+// all, and tells of what has risen. If a group has said that memory lacks and nothing
+// was killed for it yet, it returns when to look again.
+func (r *oomRun) counters(all bool, news oomBatch) (soon time.Duration) {
 	now := r.o.cfg.Now()
 	for _, c := range r.track.copies {
 		f := c.files
@@ -193,9 +199,11 @@ func (r *oomRun) counters(all bool, news oomBatch) (late bool) {
 			f.rang, waits = now-lateKill, false
 			r.tell(c.copy.ID, now)
 		}
-		late = late || waits
+		if waits && (soon == 0 || f.step(now) < soon) {
+			soon = f.step(now)
+		}
 	}
-	return late
+	return soon
 }
 
 func (r *oomRun) read(c *trackedCopy[*oomCounter]) (rose bool, err error) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,11 +28,13 @@ type oomCounter struct {
 	wg    sync.WaitGroup
 }
 
-// oomWatch waits for memory groups to say that memory lacks.
+// oomWatch waits for memory groups to say that memory lacks, and for the time to look
+// at them again.
 type oomWatch struct {
-	news *oomNews
-	ino  *inotify
-	wg   sync.WaitGroup
+	news  *oomNews
+	ino   *inotify
+	alarm *alarm
+	wg    sync.WaitGroup
 }
 
 func newOOMWatch(news *oomNews) (*oomWatch, error) {
@@ -39,8 +42,18 @@ func newOOMWatch(news *oomNews) (*oomWatch, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &oomWatch{news: news, ino: ino}
+	alarm, err := newAlarm()
+	if err != nil {
+		ino.close()
+		return nil, err
+	}
+	w := &oomWatch{news: news, ino: ino, alarm: alarm}
 	w.wg.Go(w.read)
+	w.wg.Go(func() {
+		for w.alarm.wait() == nil {
+			w.news.add(func(*oomBatch) {})
+		}
+	})
 	return w, nil
 }
 
@@ -60,6 +73,7 @@ func (w *oomWatch) read() {
 
 func (w *oomWatch) close() {
 	w.ino.close()
+	w.alarm.close()
 	w.wg.Wait()
 }
 
@@ -148,6 +162,15 @@ func (c *oomCounter) read() (int64, error) {
 		return 0, fmt.Errorf("%s: it counts no kills (Linux does since 4.13)", c.file.Path())
 	}
 	return int64(n), nil
+}
+
+// step is when to look again whether a kill was counted, of which the group said that
+// it comes.
+func (c *oomCounter) step(now reflexes.Boot) time.Duration {
+	if c.bell != nil && now-c.rang < soonKill {
+		return soonKillStep
+	}
+	return lateKillStep
 }
 
 func (c *oomCounter) close() {
