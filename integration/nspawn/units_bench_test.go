@@ -4,17 +4,19 @@ package nspawn
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ganglion-mesh/ganglion/agent/api"
 )
 
 // BenchmarkReflexOnUnit measures from the signal that kills a unit's process, after
@@ -34,12 +36,14 @@ func BenchmarkReflexOnUnit(b *testing.B) {
 		text += fmt.Sprintf("reflex \"unit%d\" {\n  scope = \"unit:%s\"\n  when = \"unit.state == 'failed'\"\n  act = [signal(\"hand/%d\", \"SIGUSR1\")]\n  cooldown = \"10m\"\n  limit = \"1/10m\"\n}\n", n, unitName(n), n)
 	}
 	a.apply(text)
-	a.await("the rules", func() error {
-		if out := a.must("ganglion", "reflex", "vars", "unit.state", "-o", "json"); strings.Count(out, `"unit:bench-`) < units {
-			return fmt.Errorf("not all units are known: %.300s", out)
+	a.await("the copies", func() error { // what is about those that a deploy is at work on waits
+		st, err := a.status("hand")
+		if err == nil && st.Ready != units {
+			err = fmt.Errorf("%d of %d are ready", st.Ready, units)
 		}
-		return nil
+		return err
 	})
+	a.await("the rules", a.knowsUnits)
 	var took []time.Duration
 	for b.Loop() {
 		for n := range units {
@@ -69,6 +73,21 @@ func BenchmarkReflexOnUnit(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
 	b.ReportMetric(float64(took[len(took)-1].Microseconds()), "max-µs")
+}
+
+// knowsUnits tells whether every rule of the host knows that the one unit that it is
+// about is well.
+func (a agent) knowsUnits() error {
+	var rules []api.LocalReflex
+	if err := json.Unmarshal([]byte(a.must("ganglion", "reflex", "list", "--local", "-o", "json")), &rules); err != nil {
+		return err
+	}
+	for _, r := range rules {
+		if len(r.Targets) != 1 || r.Targets[0].Truth != "false" {
+			return fmt.Errorf("%s: %+v", r.Name, r.Targets)
+		}
+	}
+	return nil
 }
 
 func unitName(n int) string { return fmt.Sprintf("bench-%d.service", n) }
