@@ -46,7 +46,9 @@ func (h *Host) makeGroup() (*os.File, error) {
 		return nil, fmt.Errorf("make control group: %w", err)
 	}
 	for _, dir := range h.groupsV1() {
-		if err := os.Mkdir(dir, 0o755); err != nil {
+		// systemd-nspawn makes, and leaves, a group of that name for every host where
+		// systemd keeps its processes; and process ids come again.
+		if err := errors.Join(removeGroup(dir), os.Mkdir(dir, 0o755)); err != nil {
 			return nil, fmt.Errorf("make control group: %w", err)
 		}
 	}
@@ -102,6 +104,7 @@ func (h *Host) giveQuotas(ctx context.Context) error {
 			return err
 		}
 	}
+	// Which controllers it may use it asks once in its life.
 	_, err := h.Run(ctx, "systemctl", "daemon-reexec")
 	return err
 }

@@ -124,6 +124,8 @@ func (h *Host) boot(image string) error {
 	}); err != nil {
 		return err
 	}
+	ctx, cancel = context.WithTimeout(context.Background(), bootTime)
+	defer cancel()
 	return h.giveQuotas(ctx)
 }
 
