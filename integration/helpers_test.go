@@ -15,6 +15,7 @@ import (
 // runs it with GANGLION_TEST_HELPER set: things that must be in the host's
 // network.
 var helpers = map[string]func(){
+	"agent":     serveAgent,
 	"nats":      serveNATS,
 	"subscribe": subscribe,
 }
