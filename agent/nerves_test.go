@@ -265,14 +265,14 @@ func TestReflexOfTheHost(t *testing.T) {
 	}
 	awaitRules(t, h, 0)
 	for want, r := range map[string]intent.Reflex{
-		"needs a limit and a cooldown":       {Name: "x", When: "host.cpu.count > 0", Act: []intent.Action{{Op: "evict", Target: "web"}}},
-		"a unit is on its host alone":        limit(intent.Reflex{Name: "x", When: "unit.failures > 0", Scope: "unit:x.service", Cooldown: intent.Second, Act: []intent.Action{{Op: "evict"}}}),
-		"of a unit is not executed yet":      {Name: "x", When: "unit.failures > 0", Scope: "unit:x.service", Act: []intent.Action{{Op: "throttle", Args: map[string]string{"cpu": "50%"}}}},
-		"restart() of a unit needs its name": limit(intent.Reflex{Name: "x", When: "unit.failures > 0", Scope: "unit:*", Cooldown: intent.Second, Act: []intent.Action{{Op: "restart"}}}),
-		"did you mean host.cpu.count":        {Name: "x", When: "host.cpu.cont > 0", Act: []intent.Action{{Op: "emit", Target: "x"}}},
-		"it holds whatever happens":          limit(intent.Reflex{Name: "x", When: "host.cpu.count > 0", Act: []intent.Action{{Op: "restart", Target: "web"}}}),
-		"it can never hold":                  {Name: "x", When: "host.memory.available_ratio > 1.5", Act: []intent.Action{{Op: "emit", Target: "x"}}},
-		"nothing tells peer.rtt_second":      {Name: "x", When: "peer.rtt_seconds > 1.0", Scope: "peer:*", Act: []intent.Action{{Op: "emit", Target: "x"}}},
+		"needs a limit and a cooldown":        {Name: "x", When: "host.cpu.count > 0", Act: []intent.Action{{Op: "evict", Target: "web"}}},
+		"a unit is on its host alone":         limit(intent.Reflex{Name: "x", When: "unit.failures > 0", Scope: "unit:x.service", Cooldown: intent.Second, Act: []intent.Action{{Op: "evict"}}}),
+		"throttle() of a unit needs its name": {Name: "x", When: "unit.failures > 0", Scope: "unit:x*", Act: []intent.Action{{Op: "throttle", Args: map[string]string{"cpu": "50%"}}}, Cooldown: intent.Minute, Limit: "1/30m"},
+		"restart() of a unit needs its name":  limit(intent.Reflex{Name: "x", When: "unit.failures > 0", Scope: "unit:*", Cooldown: intent.Second, Act: []intent.Action{{Op: "restart"}}}),
+		"did you mean host.cpu.count":         {Name: "x", When: "host.cpu.cont > 0", Act: []intent.Action{{Op: "emit", Target: "x"}}},
+		"it holds whatever happens":           limit(intent.Reflex{Name: "x", When: "host.cpu.count > 0", Act: []intent.Action{{Op: "restart", Target: "web"}}}),
+		"it can never hold":                   {Name: "x", When: "host.memory.available_ratio > 1.5", Act: []intent.Action{{Op: "emit", Target: "x"}}},
+		"nothing tells peer.rtt_second":       {Name: "x", When: "peer.rtt_seconds > 1.0", Scope: "peer:*", Act: []intent.Action{{Op: "emit", Target: "x"}}},
 	} {
 		err := h.Post(t.Context(), "/v1/apply", nil, api.ApplyRequest{Intents: intent.Intents{Reflexes: []intent.Reflex{r}}}, nil)
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -4,6 +4,5 @@
 //	ganglion apply examples/hello/hello.hcl
 //	ganglion apply ./examples/hello
 //
-// The tests of the package hold the two forms to be equal and valid, and know
-// which examples ask for something that is not executed yet.
+// The tests of the package hold the two forms to be equal and valid.
 package examples
