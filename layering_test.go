@@ -42,7 +42,7 @@ var house = map[string]room{
 
 	"consensus":               {may: []string{"consensus/topology", "durable"}, why: "raft; siblings are wired by agent"},
 	"consensus/consensustest": {may: []string{"consensus", "consensus/topology"}, why: "test network of consensus"},
-	"gossip":                  {why: "serf; knows nothing of what the mesh decides"},
+	"gossip":                  {may: []string{"durable"}, why: "serf; knows nothing of what the mesh decides"},
 	"gossip/gossiptest":       {may: []string{"gossip"}, why: "test network of gossip"},
 	"events":                  {may: []string{"durable"}, why: "the story; knows nothing of who tells it"},
 	"trust":                   {may: []string{"durable"}, why: "keys and certificates; knows nothing of what they protect"},

@@ -33,7 +33,7 @@ type Config struct {
 	Key  []byte            // 16, 24 or 32 bytes; a mesh never gossips in clear text
 	Tags map[string]string // at most 512 bytes together; "mesh" is taken
 
-	Dir   string   // where the snapshot and the known peers are kept; empty: nowhere
+	Dir   string   // where the known peers are kept; empty: nowhere
 	Seeds []string // HOST or HOST:PORT of hosts to join by
 
 	// Transport replaces the network; nil means UDP and TCP. It is a test seam.

@@ -7,17 +7,17 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
+
+	"github.com/ganglion-mesh/ganglion/durable"
 )
 
 // maxPeers is how many addresses are kept: one that answers is enough.
 const maxPeers = 64
 
 // peerFile remembers where other hosts are, so that a host which restarts finds
-// its mesh again with every seed gone. Serf's snapshot does so too, but tries
-// each address once; these are tried for ever.
+// its mesh again with every seed gone. They are tried for ever.
 type peerFile struct {
 	path string // empty: nothing is kept
 
@@ -73,7 +73,11 @@ func (f *peerFile) save(members []Member, self string) error {
 	if len(peers) == 0 || slices.Equal(peers, f.last) {
 		return nil
 	}
-	if err := writeFile(f.path, peers); err != nil {
+	b, err := json.Marshal(peers)
+	if err == nil {
+		err = durable.Replace(f.path, b, 0o600)
+	}
+	if err != nil {
 		return fmt.Errorf("save known peers: %w", err)
 	}
 	f.last = peers
@@ -92,20 +96,4 @@ func (f *peerFile) remove() error {
 		return fmt.Errorf("forget known peers: %w", err)
 	}
 	return nil
-}
-
-func writeFile(path string, peers []netip.AddrPort) error {
-	b, err := json.Marshal(peers)
-	if err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(b)
-	if err := errors.Join(err, tmp.Close()); err != nil {
-		return errors.Join(err, os.Remove(tmp.Name()))
-	}
-	return os.Rename(tmp.Name(), path)
 }

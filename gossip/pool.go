@@ -170,9 +170,8 @@ func (p *Pool) create(events chan<- serf.Event) (*serf.Serf, error) {
 	sc.MinQueueDepth = 4096
 	sc.EventBuffer, sc.QueryBuffer = 16, 16 // unused, yet shipped in every exchange
 	sc.Merge = &admission{name: p.cfg.Name, mesh: p.cfg.MeshID, self: p.self, conflict: p.noteConflict}
-	if p.cfg.Dir != "" {
-		sc.SnapshotPath = filepath.Join(p.cfg.Dir, "serf.snapshot")
-	}
+	// No snapshot: peerFile finds the mesh again, the first exchange brings serf's
+	// clock up to date, and its ticker of 500 ms would wake an idle host for nothing.
 	s, err := serf.Create(sc)
 	if err != nil {
 		return nil, err
