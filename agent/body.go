@@ -54,12 +54,16 @@ func (m *member) lastOutput(id workload.CopyID) string {
 	return text
 }
 
-// emitCopy records what happened to a copy: one plain write.
-func (m *member) emitCopy(e copies.Event) string {
+// emitCopy records what happened to a copy: one plain write. What it returns has
+// publishers and reflexes know.
+func (m *member) emitCopy(e copies.Event) (id string, spread func()) {
 	d := events.New(events.AppSubject(e.Copy.App, strconv.Itoa(e.Copy.N)), copyPayload(e.Data))
-	id := m.emit(d.With(e.Cause, m.slices.index()))
-	m.nerves.felt(e, id)
-	return id
+	recorded, err := m.recorder.AppendQuietly(d.With(e.Cause, m.slices.index()))
+	m.unrecorded(d, err)
+	return recorded.ID, func() {
+		m.nerves.felt(e, recorded.ID)
+		m.recorder.Announce()
+	}
 }
 
 // copyPayload translates the data of a copy's event. The two packages are

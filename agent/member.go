@@ -268,10 +268,15 @@ func (m *member) tell(d events.Draft) error {
 
 func (m *member) append(d events.Draft) (events.Event, error) {
 	e, err := m.recorder.Append(d)
+	m.unrecorded(d, err)
+	return e, err
+}
+
+// unrecorded logs that an event could not be recorded, if so.
+func (m *member) unrecorded(d events.Draft, err error) {
 	if err != nil {
 		m.log.Warn("record event", "type", d.Type, "subject", d.Subject, "error", err)
 	}
-	return e, err
 }
 
 func (m *member) publisherConfig() events.PublisherConfig {

@@ -127,12 +127,20 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// Append records an event with one write and returns it complete. When it
-// returns nil the event survives a kill -9 of this process; Run makes it
+// Append records an event with one write, makes it known, and returns it complete.
+// When it returns nil the event survives a kill -9 of this process; Run makes it
 // survive a power loss within 100 ms. On an error nothing was recorded and no
 // seq used up; the next event that is recorded says in Dropped how many were
 // lost before it. It blocks for nothing but that write.
 func (r *Recorder) Append(d Draft) (Event, error) {
+	e, err := r.AppendQuietly(d)
+	r.Announce()
+	return e, err
+}
+
+// AppendQuietly is Append, but wakes nobody, neither readers nor the flush, until
+// Announce is called: for who has to act on the event first.
+func (r *Recorder) AppendQuietly(d Draft) (Event, error) {
 	d, data, err := d.checked(r.kinds)
 	if err != nil {
 		return Event{}, fmt.Errorf("record event %s: %w: %w", d.Type, ErrInvalid, err)
@@ -159,9 +167,18 @@ func (r *Recorder) Append(d Draft) (Event, error) {
 		return Event{}, fmt.Errorf("record event %s: %w; it is lost, and counted in the next one", d.Type, err)
 	}
 	r.last, r.dropped = e.Seq, 0
-	r.grown.raise(e.Seq) // before dirty: a sync must not see the mark without the event
-	r.markDirty()
 	return e, nil
+}
+
+// Announce makes known what was appended.
+func (r *Recorder) Announce() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed || r.last == r.grown.level() {
+		return
+	}
+	r.grown.raise(r.last) // before dirty: a sync must not see the mark without the event
+	r.markDirty()
 }
 
 // First is the smallest seq that may still be in the ring; 0 if it is empty.

@@ -374,3 +374,41 @@ func TestChangedIsLevelTriggered(t *testing.T) {
 	default:
 	}
 }
+
+// What is appended quietly is recorded like all else, and nobody is woken for it until
+// it is announced, be it by another event.
+func TestQuietlyAppended(t *testing.T) {
+	for name, announce := range map[string]func(*Recorder){
+		"announced": (*Recorder).Announce,
+		"followed":  func(r *Recorder) { mustAppend(t, r, New("app/web/2", AppReady{})) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			r := open(t, dir)
+			changed := r.Changed()
+			e, err := r.AppendQuietly(New("app/web/2", AppReady{}))
+			if err != nil || e.Seq != 1 {
+				t.Fatalf("%+v, %v", e, err)
+			}
+			select {
+			case <-changed:
+				t.Fatal("a reader was woken")
+			default:
+			}
+			announce(r)
+			<-changed
+			if got := all(t, r, 1); len(got) == 0 || got[0].ID != e.ID {
+				t.Errorf("read %+v", got)
+			}
+		})
+	}
+	dir := t.TempDir()
+	r := open(t, dir)
+	e, err := r.AppendQuietly(New("app/web/2", AppReady{}))
+	if err := errors.Join(err, r.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if got := all(t, open(t, dir), 1); len(got) != 1 || got[0].ID != e.ID {
+		t.Errorf("the next life reads %+v", got)
+	}
+}

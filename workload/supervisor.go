@@ -7,10 +7,12 @@ import (
 )
 
 // retryStop is when a stop that failed is tried again, and waitTurn when a start
-// that waits for something of our own is.
+// that waits for something of our own is. A moment after its end nothing about a copy
+// has to be looked at again before it is started.
 const (
 	retryStop = time.Second
 	waitTurn  = 250 * time.Millisecond
+	moment    = time.Second
 )
 
 // Supervisor keeps one copy as its target says. It is a state machine without a
@@ -110,6 +112,7 @@ func (s *Supervisor) Step(now time.Time, in Input) Output {
 	case RestartAsked:
 		s.asked = s.want != nil && s.want.Stopped == "" && !s.hasCompleted()
 		s.askedWhy = in.Why
+		s.fast = s.fast || s.asked && s.inst == nil && s.failure.state == StateBackoff && now.Sub(s.exitAt) < moment
 	case Recalled:
 		s.recalled, s.completed = in.Memory, in.Memory.Completed
 	}

@@ -418,3 +418,29 @@ func TestLapsesOfChecksAndLeases(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 }
+
+// What is asked for a moment after an end is as fast as the restart that nobody asks
+// for; later, what may have changed meanwhile is looked at.
+func TestRestartAskedAMomentAfterAnEndIsFast(t *testing.T) {
+	for waited, fast := range map[time.Duration]int{10 * time.Millisecond: 1, 2 * time.Second: 0} {
+		w := newWorld(t, half)
+		w.program = func(n int) (time.Duration, Exit) {
+			if n <= 2 {
+				return time.Second, Exit{Known: true, Code: 1}
+			}
+			return -1, Exit{}
+		}
+		w.target = &Target{Version: "v1", Generation: 7, Policy: testPolicy()}
+		w.target.Policy.Limit = 1 // only the first end is answered at once
+		w.step(Want{Target: w.target})
+		w.run(2*time.Second + waited)
+		if len(w.starts) != 2 {
+			t.Fatalf("%d starts before it was asked", len(w.starts))
+		}
+		w.fast = 0
+		w.step(RestartAsked{Why: "a reflex"})
+		if len(w.starts) != 3 || w.fast != fast {
+			t.Errorf("asked %v after the end: %d starts, %d fast, want %d", waited, len(w.starts), w.fast, fast)
+		}
+	}
+}

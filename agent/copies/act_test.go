@@ -46,3 +46,46 @@ func TestNoWriteStandsBeforeAWish(t *testing.T) {
 		}
 	})
 }
+
+// Before a copy runs again its end is recorded, but nobody is woken for it, and nothing
+// is reported: others would compete with the copy for the processor.
+func TestNobodyIsWokenBeforeARestart(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		web := copyOf("web", 0)
+		r.set(assign("web", 0, 1, func(a *topology.Assignment) { a.Spec.Restart = intent.Restart{Limit: 1} }))
+		var told []string
+		var spread int64
+		var reported CopyReport
+		r.host.Watch(func(_ workload.Instance, exit *workload.Exit) {
+			if exit == nil {
+				told, spread, reported = r.told(web), r.spread.Load(), r.report(web)
+			}
+		})
+		r.host.Kill(web, syscall.SIGKILL)
+		pass(0)
+		wantStrings(t, "recorded when the copy runs again", told, "started", "exited")
+		wantStrings(t, "recorded in the end", r.told(web), "started", "exited", "restarted")
+		if in, end := spread, r.spread.Load(); in != 1 || end != 3 {
+			t.Errorf("%d events were spread before the restart, and %d in the end", in, end)
+		}
+
+		before := r.report(web)
+		r.host.Kill(web, syscall.SIGKILL) // which is to wait
+		pass(0)
+		if err := r.m.Restart(t.Context(), web, "because", true, func() error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if reported.Pid != before.Pid {
+			t.Errorf("a reflex found %+v reported, want %+v still", reported, before)
+		}
+		pass(saveDelay)
+		if now := r.report(web); now.Pid == before.Pid || now.Restarts != 2 {
+			t.Errorf("in the end %+v is reported", now)
+		}
+		r.host.Kill(web, syscall.SIGKILL)
+		pass(saveDelay)
+		if now := r.report(web); now.State != topology.CopyBackoff {
+			t.Errorf("what waits is reported as %+v", now)
+		}
+	})
+}

@@ -120,3 +120,20 @@ func exited(pid int, e workload.Exit) Exited {
 	}
 	return d
 }
+
+func (r *runner) tell(n workload.Note) {
+	id, spread := r.m.cfg.Emit(Event{
+		Type: string(n.Kind), Copy: r.id, Cause: r.told[n.Cause], Data: data(n, r.held, r.took),
+	})
+	r.told[n.Kind] = id
+	r.unspread = append(r.unspread, spread)
+}
+
+// spread has those know who follow what happens, now that nothing is in a hurry: they
+// would compete for the processor with a copy that is being started.
+func (r *runner) spread() {
+	for _, f := range r.unspread {
+		f()
+	}
+	r.unspread = r.unspread[:0]
+}

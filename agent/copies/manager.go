@@ -33,8 +33,10 @@ type Config struct {
 	Packages Packages
 	// Emit records an event and returns its id, empty if it could not be. It is
 	// called from many goroutines, and for exited between an exit and the
-	// restart: it may do one plain write and must not wait for anything.
-	Emit func(Event) string
+	// restart: it may do one plain write and must not wait for anything, nor wake
+	// anybody. That is for spread to do, which is called once a restart that the event
+	// leads to is done.
+	Emit func(Event) (id string, spread func())
 	// Starved tells whether this host is so short of CPU, memory or I/O that a
 	// check which timed out says nothing about the copy. Nil: never.
 	Starved func() bool

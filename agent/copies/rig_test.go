@@ -5,6 +5,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,6 +34,7 @@ type rig struct {
 
 	mu     sync.Mutex
 	events []Event
+	spread atomic.Int64 // how many of the events others know of
 
 	bootID string
 	begun  time.Time
@@ -88,11 +90,11 @@ func (r *rig) boot() {
 	}
 }
 
-func (r *rig) emit(e Event) string {
+func (r *rig) emit(e Event) (string, func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.events = append(r.events, e)
-	return id(len(r.events))
+	return id(len(r.events)), func() { r.spread.Add(1) }
 }
 
 func id(n int) string { return "event-" + string(rune('a'+n)) }

@@ -12,8 +12,8 @@ import (
 const (
 	// exitGrace is how long the exit of a stopped copy is waited for.
 	exitGrace = time.Second
-	// saveDelay is how long the memory of a copy that ended and is not restarted at
-	// once stays unsaved.
+	// saveDelay is how long it is neither saved nor reported that a copy ended which is
+	// not restarted at once.
 	saveDelay = 10 * time.Millisecond
 )
 
@@ -41,6 +41,7 @@ type runner struct {
 	held     map[string]int
 	taken    portBook
 	told     map[workload.NoteKind]string // id of the last event of each kind
+	unspread []func()                     // of what was told since spread
 	took     time.Duration                // of the last stop
 
 	// Guarded by m.mu, of a copy under a lease:
@@ -217,17 +218,17 @@ func (r *runner) step(ctx context.Context, in ...workload.Input) time.Time {
 				queue = append(queue, next)
 			}
 		}
+		r.spread()
 	}
-	wake := out.Wake
 	if _, ended := in[len(in)-1].(workload.Exited); ended && r.handle == nil && r.sup.Memory().Completed == r.memory.last.Completed {
-		if soon := time.Now().Add(saveDelay); wake.IsZero() || soon.Before(wake) {
-			wake = soon
+		if soon := time.Now().Add(saveDelay); out.Wake.IsZero() || soon.Before(out.Wake) {
+			return soon
 		}
-	} else {
-		r.remember()
+		return out.Wake
 	}
+	r.remember()
 	r.publish()
-	return wake
+	return out.Wake
 }
 
 // recall hands the supervisor what the last life of the agent knew of the copy.
@@ -244,7 +245,7 @@ func (r *runner) recall(ctx context.Context) {
 // remember saves what the next life of the agent must know. It comes after what
 // the step had to do, so that no write stands before a start, and before anybody
 // is told that the copy has completed. What ended and is to wait may be wanted at
-// once by a reflex: that is saved a moment later.
+// once by a reflex: that is saved, and reported, a moment later.
 func (r *runner) remember() {
 	mem := r.sup.Memory()
 	if mem.Generation == 0 {
@@ -271,15 +272,10 @@ func (r *runner) do(ctx context.Context, a workload.Action) workload.Input {
 	return nil
 }
 
-func (r *runner) tell(n workload.Note) {
-	r.told[n.Kind] = r.m.cfg.Emit(Event{
-		Type: string(n.Kind), Copy: r.id, Cause: r.told[n.Cause], Data: data(n, r.held, r.took),
-	})
-}
-
 // start executes the copy. On the fast path nothing is looked at before.
 func (r *runner) start(ctx context.Context, a workload.Start) workload.Input {
 	if !a.Fast || !r.prepared {
+		r.spread()
 		r.publish()
 		if fail := r.prepare(); fail != nil {
 			return *fail
@@ -345,6 +341,7 @@ func (r *runner) prepare() *workload.StartFailed {
 // stop ends the copy and waits for it. Nothing else of this copy happens
 // meanwhile; other copies have their own runners.
 func (r *runner) stop(ctx context.Context, a workload.Stop) workload.Input {
+	r.spread()
 	r.publish()
 	r.endLife()
 	begun := time.Now()
