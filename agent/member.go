@@ -251,44 +251,6 @@ func (p *Ports) pickNATS(bind string) error {
 func (m *member) hostID() string   { return m.id.Credentials().HostID }
 func (m *member) meshName() string { return m.id.Credentials().MeshName }
 
-// emit records one event and returns its id, empty if it could not be.
-func (m *member) emit(d events.Draft) string { return m.record(d).ID }
-
-// record is emit that returns the event as it was recorded.
-func (m *member) record(d events.Draft) events.Event {
-	e, _ := m.append(d) // it is logged, and the recorder counts it
-	return e
-}
-
-// tell is emit that says why an event could not be recorded.
-func (m *member) tell(d events.Draft) error {
-	_, err := m.append(d)
-	return err
-}
-
-func (m *member) append(d events.Draft) (events.Event, error) {
-	e, err := m.recorder.Append(d)
-	m.unrecorded(d, err)
-	return e, err
-}
-
-// unrecorded logs that an event could not be recorded, if so.
-func (m *member) unrecorded(d events.Draft, err error) {
-	if err != nil {
-		m.log.Warn("record event", "type", d.Type, "subject", d.Subject, "error", err)
-	}
-}
-
-func (m *member) publisherConfig() events.PublisherConfig {
-	cfg := events.PublisherConfig{Recorder: m.recorder, Mesh: m.meshName(), Logger: m.log}
-	if len(m.cfg.NATS) > 0 {
-		cfg.Servers = func() []string { return m.cfg.NATS }
-		return cfg
-	}
-	cfg.Local, cfg.Servers, cfg.TLS = m.nats.local, m.nats.urls, m.id.ClientTLS()
-	return cfg
-}
-
 // raftMoved tells the mesh that this host's Raft server appeared or went.
 func (m *member) raftMoved() {
 	id := ""

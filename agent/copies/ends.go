@@ -2,6 +2,7 @@ package copies
 
 import (
 	"context"
+	"time"
 
 	"github.com/ganglion-mesh/ganglion/workload"
 )
@@ -72,5 +73,35 @@ func (r *runner) settle() {
 	if r.owes {
 		r.owes = false
 		r.m.forgetEnd(r.id)
+	}
+}
+
+// endSpares kills second instances of this copy before anything else is done
+// about it. It reports whether none is left.
+func (r *runner) endSpares(ctx context.Context) bool {
+	for _, h := range r.spares {
+		for {
+			err := h.Stop(ctx, 0, 0)
+			if err == nil {
+				break
+			}
+			r.m.log.Error("end a second instance", "copy", r.id.String(), "pid", h.Instance().Pid, "error", err)
+			if !pause(ctx, time.Second) {
+				return false
+			}
+		}
+	}
+	r.spares = nil
+	return true
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }

@@ -164,36 +164,6 @@ func setTimer(t *time.Timer, at time.Time) {
 	t.Reset(time.Until(at))
 }
 
-// endSpares kills second instances of this copy before anything else is done
-// about it. It reports whether none is left.
-func (r *runner) endSpares(ctx context.Context) bool {
-	for _, h := range r.spares {
-		for {
-			err := h.Stop(ctx, 0, 0)
-			if err == nil {
-				break
-			}
-			r.m.log.Error("end a second instance", "copy", r.id.String(), "pid", h.Instance().Pid, "error", err)
-			if !pause(ctx, time.Second) {
-				return false
-			}
-		}
-	}
-	r.spares = nil
-	return true
-}
-
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
 // lost takes in that the driver closed the channel of exits. After an exit that
 // is the normal end of it; without one the driver was closed, and the copy runs
 // on unwatched until the next agent adopts it.
