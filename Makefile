@@ -52,10 +52,10 @@ soak: deps
 	GANGLION_SEEDS=10 $(GO) test -count=1 -v -run '^TestBudgetFreezeAndGateHold$$' ./agent/leases
 	GANGLION_TEST_SOAK=$(SOAK) $(GO) test -count=1 -v -run '^(TestSingletonsUnderFaults|TestFreezeAndGateHoldTheHerd)$$' -timeout 0 ./integration
 
-# Seeded bugs of the machinery of rollouts and drains, each of which random
-# histories must catch; about ten minutes.
+# Seeded bugs of the machinery of rollouts and drains, and of addresses that hosts take
+# over, each of which random histories must catch; about ten minutes.
 mutants:
-	$(GO) test -count=1 -v -run '^TestSeededBugsAreCaught$$' -timeout 60m ./consensus/topology -mutants
+	$(GO) test -count=1 -v -run '^TestSeededBugsAreCaught$$' -timeout 60m ./consensus/topology ./agent/addresses -mutants
 
 packages:
 	NFPM=$(NFPM) VERSION=$(VERSION) packaging/build.sh

@@ -65,7 +65,7 @@ var house = map[string]room{
 	"agent/copies":    {may: []string{"intent", "consensus/topology", "workload", "workload/bootclock", "reflexes/senses", "agent/packages", "durable"}, why: "runs copies through the Driver contract, whoever the driver is"},
 	"agent/brake":     {may: []string{"trust"}, why: "who has frozen the mesh, and who may end that: knows nothing of what is held"},
 	"agent/reflexer":  {may: []string{"durable", "intent", "reflexes"}, why: "runs the engine of reflexes: who senses, and who acts, is not its business"},
-	"agent/addresses": {may: []string{"consensus/topology", "durable", "reflexes", "workload/vip"}, why: "keeps addresses under leases: who grants and renews those is not its business"},
+	"agent/addresses": {may: []string{"consensus/topology", "reflexes", "workload/vip"}, why: "keeps addresses under leases: who grants and renews those, and where it is noted, is not its business"},
 	"agent/leases":    {may: []string{"consensus/topology"}, pure: true, why: "leases are stepped in virtual time, on clocks that differ"},
 
 	"cmd/ganglion": {may: []string{"intent/", "agent/", "consensus/topology", "events", "trust", "reflexes", "workload/keeper", "workload/artifact", "workload/signature"}, why: "a client of the API and a shell around agent"},

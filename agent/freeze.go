@@ -65,6 +65,9 @@ func (m *member) tellFreeze(before, after *brake.View) {
 	if m.copies != nil {
 		m.copies.Look()
 	}
+	if m.nerves != nil { // a thaw ends what was only kept because of the freeze
+		m.nerves.lookAddresses()
+	}
 }
 
 // braked is what a freeze holds of an app's copies on this host.

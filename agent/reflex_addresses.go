@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/agent/addresses"
 	"github.com/ganglion-mesh/ganglion/agent/reflexer"
+	"github.com/ganglion-mesh/ganglion/durable"
 	"github.com/ganglion-mesh/ganglion/intent"
 	"github.com/ganglion-mesh/ganglion/reflexes"
 	"github.com/ganglion-mesh/ganglion/workload/vip"
@@ -70,8 +73,10 @@ func (n *nerves) mayClaim(do intent.Action) error {
 // openAddresses goes on with the addresses of an earlier life of the agent.
 func (n *nerves) openAddresses() (err error) {
 	n.overAddress = make(chan struct{}, 1)
+	file := n.store.path(filepath.Join(dirReflexes, fileAddresses))
 	n.addresses, err = addresses.New(addresses.Config{
-		Path: n.store.path(filepath.Join(dirReflexes, fileAddresses)), Clock: n.cfg.bootClock(), Kernel: vip.Kernel{}, Device: n.cfg.addressDevice,
+		Load: func() ([]byte, error) { return readIfThere(file) }, Save: func(data []byte) error { return durable.Swap(file, data, 0o600) },
+		Clock: n.cfg.bootClock(), Kernel: vip.Kernel{}, Device: n.cfg.addressDevice,
 		Leased: func(o addresses.Owner) { n.reflexer.Leased(o.Rule, o.Target) },
 		Lost:   func(o addresses.Owner) { n.reflexer.Lapsed(o.Rule, o.Target) },
 		Logger: n.log,
@@ -81,6 +86,15 @@ func (n *nerves) openAddresses() (err error) {
 	}
 	n.addresses.Set(n.slices.slice())
 	return nil
+}
+
+// readIfThere reads a file; nothing if there is none.
+func readIfThere(path string) ([]byte, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
 }
 
 // lookAddresses has it looked soon whether an address is to be given up. It never

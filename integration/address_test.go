@@ -18,29 +18,30 @@ import (
 	"github.com/vishvananda/netns"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/integration/rig"
+	"github.com/ganglion-mesh/ganglion/workload/vip"
 )
 
-// The leases of these tests: short, but long enough for a renewal that is late on a
-// busy machine.
+// The leases under which addresses lapse in tests: short, but long enough for a renewal
+// that is late on a busy machine.
 const (
-	addressLease = "6s,500ms,8s"
 	addressGrace = 8 * time.Second
 	// leftAtLeast is what is left of an address's lifetime just before it is renewed: 4 of
 	// 6 s, less what a third of a lease takes.
 	leftAtLeast = 1900 * time.Millisecond
 )
 
-var mayClaim = []string{"--reflex-addresses", "10.88.0.0/24=eth0"}
+var briefly = topology.Timers{Hold: 6 * time.Second, Kill: 500 * time.Millisecond, Grace: addressGrace}
 
-var virtual = netip.MustParseAddr("10.88.0.200")
+var mayClaim = []string{"--reflex-addresses", "10.88.0.0/24=eth0,fd88::/64=eth0"}
 
 // roundabout declares that a host whose link vip0 is up claims an address.
 const roundabout = `reflex "vip" {
   scope    = "link:vip0"
   when     = "link.up"
   clear    = "!link.up"
-  act      = [claim("10.88.0.200/24")]
+  act      = [claim("%s")]
   cooldown = "1s"
   limit    = "50/10m"
 }
@@ -51,28 +52,35 @@ const roundabout = `reflex "vip" {
 type addressMesh struct {
 	*rig.Rig
 	t    *testing.T
+	addr netip.Prefix
 	eyes *eyes
 	user *rig.Host
 }
 
-func startAddressMesh(t *testing.T) *addressMesh {
+func startAddressMesh(t *testing.T, addr netip.Prefix, timers topology.Timers) *addressMesh {
 	t.Helper()
 	r := rig.New(t, 4)
-	r.Env = append(r.Env, "GANGLION_TEST_LEASE="+addressLease)
+	r.Env = append(r.Env, fmt.Sprintf("GANGLION_TEST_LEASE=%s,%s,%s", timers.Hold, timers.Kill, timers.Grace))
 	all := r.Hosts
+	if addr.Addr().Is6() {
+		for i, h := range all {
+			h.IP("addr", "add", fmt.Sprintf("fd88::%d/64", i+1), "dev", "eth0", "nodad")
+		}
+	}
 	r.Hosts = all[:3]
 	r.Start(mayClaim...)
 	r.Hosts = all
 	awaitVoters(t, r, 3)
-	m := &addressMesh{Rig: r, t: t, user: all[3]}
-	m.eyes = openEyes(t, all)
+	m := &addressMesh{Rig: r, t: t, addr: addr, user: all[3]}
+	m.eyes = openEyes(t, all, addr.Addr())
+	m.eyes.life = (timers.Hold - 250*time.Millisecond - vip.Late).Truncate(time.Second)
 	for _, h := range all[:3] {
 		h.IP("link", "add", "vip0", "type", "veth", "peer", "name", "far0")
 		h.IP("link", "set", "far0", "up")
 		m.eyes.serve(h)
 	}
 	r.Hosts[0].Must("mesh", "set", "reflex_stage=off")
-	r.Hosts[0].Must("apply", r.Hosts[0].File("vip.hcl", roundabout))
+	r.Hosts[0].Must("apply", r.Hosts[0].File("vip.hcl", fmt.Sprintf(roundabout, addr)))
 	return m
 }
 
@@ -83,21 +91,11 @@ func (m *addressMesh) link(h *rig.Host, state string) { h.IP("link", "set", "vip
 // others right after each move, whatever becomes of the host that had it.
 func TestAddressMovesFromAHostThatIsLost(t *testing.T) {
 	t.Parallel()
-	m := startAddressMesh(t)
-	first := m.Leader()
-	for _, h := range m.Hosts[:3] { // who does not lead: nobody renews while there is no leader
-		if h != first {
-			m.link(h, "up")
-			first = h
-			break
-		}
-	}
-	holder := m.moves("claimed first", nil)
+	m := startAddressMesh(t, netip.MustParsePrefix("10.88.0.200/24"), briefly)
+	holder := m.claimed()
 	token := m.shown(holder)
 	m.restarted(holder, token)
-	for _, h := range m.Hosts[:3] {
-		m.link(h, "up")
-	}
+	m.all("up")
 
 	lost := holder
 	m.link(lost, "down")
@@ -116,6 +114,27 @@ func TestAddressMovesFromAHostThatIsLost(t *testing.T) {
 		holder = m.moves(fault.what, lost)
 		fault.heal(lost)
 		m.AwaitHosts(3, 30*time.Second)
+	}
+}
+
+// claimed has one host want the address, and waits until it has it: one that does not
+// lead, for nobody renews while there is no leader.
+func (m *addressMesh) claimed() *rig.Host {
+	m.t.Helper()
+	leader := m.Leader()
+	for _, h := range m.Hosts[:3] {
+		if h != leader {
+			m.link(h, "up")
+			break
+		}
+	}
+	return m.moves("claimed first", nil)
+}
+
+// all sets the links of all hosts that may claim.
+func (m *addressMesh) all(state string) {
+	for _, h := range m.Hosts[:3] {
+		m.link(h, state)
 	}
 }
 
@@ -140,7 +159,7 @@ func (m *addressMesh) moves(what string, from *rig.Host) (to *rig.Host) {
 	})
 	took := time.Since(begun)
 	heard := rig.Await(m.t, heardWithin, func() error {
-		name, err := m.eyes.dial(m.user)
+		name, err := m.eyes.dial(m.user, m.addr.Addr())
 		if err == nil && name != to.Name {
 			err = fmt.Errorf("%s answers", name)
 		}
@@ -187,7 +206,7 @@ func (m *addressMesh) shown(holder *rig.Host) (token uint64) {
 			return err
 		}
 		for _, h := range hosts {
-			if has := len(h.Addresses) == 1 && h.Addresses[0].Address == virtual.String() && h.Addresses[0].Token > 0; has != (h.Name == holder.Name) {
+			if has := len(h.Addresses) == 1 && h.Addresses[0].Address == m.addr.Addr().String() && h.Addresses[0].Token > 0; has != (h.Name == holder.Name) {
 				return fmt.Errorf("%s is shown with %+v, the holder is %s", h.Name, h.Addresses, holder.Name)
 			} else if has {
 				token = h.Addresses[0].Token
@@ -195,10 +214,10 @@ func (m *addressMesh) shown(holder *rig.Host) (token uint64) {
 		}
 		return nil
 	})
-	if out := holder.Must("reflex", "show", "vip"); !strings.Contains(out, "10.88.0.200/24 on eth0, token ") {
+	if out := holder.Must("reflex", "show", "vip"); !strings.Contains(out, m.addr.String()+" on eth0, token ") {
 		m.t.Errorf("reflex show on the holder:\n%s", out)
 	}
-	if out := holder.Must("reflex", "history", "vip"); !strings.Contains(out, "10.88.0.200/24 on eth0, token ") {
+	if out := holder.Must("reflex", "history", "vip"); !strings.Contains(out, m.addr.String()+" on eth0, token ") {
 		m.t.Errorf("reflex history on the holder:\n%s", out)
 	}
 	return token
@@ -207,18 +226,21 @@ func (m *addressMesh) shown(holder *rig.Host) (token uint64) {
 // eyes watch the addresses of all hosts, from outside of them.
 type eyes struct {
 	t     *testing.T
+	addr  net.IP
+	life  time.Duration // that the kernel is given with each renewal
 	hosts []*rig.Host
 	at    []*netlink.Handle
 	mu    sync.Mutex
 	twice string // two hosts had the address at once
 	last  *rig.Host
 	none  int // looks at which nobody had it
+	some  int // looks at which one had it
 }
 
 // openEyes looks every ten milliseconds until the test ends.
-func openEyes(t *testing.T, hosts []*rig.Host) *eyes {
+func openEyes(t *testing.T, hosts []*rig.Host, addr netip.Addr) *eyes {
 	t.Helper()
-	e := &eyes{t: t, hosts: hosts}
+	e := &eyes{t: t, hosts: hosts, addr: addr.AsSlice()}
 	for _, h := range hosts {
 		ns, err := netns.GetFromPath(h.Netns())
 		if err != nil {
@@ -259,7 +281,7 @@ func (e *eyes) having() (list []*rig.Host) {
 			continue
 		}
 		for _, a := range addrs {
-			if a.IP.Equal(virtual.AsSlice()) {
+			if a.IP.Equal(e.addr) {
 				list = append(list, e.hosts[i])
 			}
 		}
@@ -286,6 +308,7 @@ func (e *eyes) look() {
 	e.last = nil
 	if len(first) == 1 {
 		e.last = first[0]
+		e.some++
 	}
 }
 
@@ -314,8 +337,8 @@ func (e *eyes) renewed(h *rig.Host, since time.Time) error {
 			return err
 		}
 		for _, a := range addrs {
-			// Lifetimes here are of 4 s; what is left is rounded up.
-			if age := 4*time.Second - time.Duration(a.ValidLft)*time.Second; a.IP.Equal(virtual.AsSlice()) && a.ValidLft > 0 && time.Now().Add(-age).After(since.Add(time.Second)) {
+			// What is left of a lifetime is rounded up.
+			if age := e.life - time.Duration(a.ValidLft)*time.Second; a.IP.Equal(e.addr) && a.ValidLft > 0 && time.Now().Add(-age).After(since.Add(time.Second)) {
 				return nil
 			}
 		}
@@ -352,7 +375,7 @@ func (e *eyes) serve(h *rig.Host) {
 	e.t.Helper()
 	var l net.Listener
 	if err := e.inside(h, func() (err error) {
-		l, err = net.Listen("tcp4", "0.0.0.0:8088")
+		l, err = net.Listen("tcp", ":8088")
 		return err
 	}); err != nil {
 		e.t.Fatal(err)
@@ -371,9 +394,9 @@ func (e *eyes) serve(h *rig.Host) {
 }
 
 // dial asks whoever has the address for its name.
-func (e *eyes) dial(from *rig.Host) (name string, err error) {
+func (e *eyes) dial(from *rig.Host, addr netip.Addr) (name string, err error) {
 	err = e.inside(from, func() error {
-		c, err := net.DialTimeout("tcp4", netip.AddrPortFrom(virtual, 8088).String(), 300*time.Millisecond)
+		c, err := net.DialTimeout("tcp", netip.AddrPortFrom(addr, 8088).String(), 300*time.Millisecond)
 		if err != nil {
 			return err
 		}

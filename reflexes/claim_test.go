@@ -1,6 +1,7 @@
 package reflexes
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -119,6 +120,45 @@ func TestClaimLastsUntilItIsOverOrLost(t *testing.T) {
 	for _, o := range c.told {
 		if o.NeedsHuman() {
 			t.Errorf("calls for a person: %+v", o)
+		}
+	}
+}
+
+// What a claim did lasts also where the journal alone knows of it: the agent was killed
+// before its next snapshot. One of which nobody knows how it ended is lost.
+func TestClaimOfTheJournalLasts(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		c := newClaimant(t, claimRule)
+		c.step(false, Authority{Leased: true})
+		data, err := c.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if acted, _ := c.step(true, Authority{Leased: true}); !acted {
+			t.Fatal("it does not act")
+		}
+		journal := c.TakeRecords()
+		if !known {
+			journal = slices.DeleteFunc(journal, func(r Record) bool { return r.Kind == RecordResult })
+		}
+		next := &claimant{Engine: NewEngine(Config{Boot: "b", Seed: 1}), t: t, now: c.now}
+		if err := next.Restore(next.now, data, journal); err != nil {
+			t.Fatal(err)
+		}
+		next.SetRules(next.now, compile(t, claimRule))
+		again := 0
+		for range 120 {
+			if acted, _ := next.step(true, Authority{Leased: true}); acted {
+				again++
+			}
+		}
+		if known && again > 0 || !known && again != 1 {
+			t.Errorf("result known %v: acts %d times again", known, again)
+		}
+		for _, o := range next.told {
+			if o.NeedsHuman() {
+				t.Errorf("result known %v: calls for a person: %+v", known, o)
+			}
 		}
 	}
 }

@@ -223,10 +223,10 @@ func (e *Engine) restoreBoot(now Boot, s snapshot) {
 // replayJournal pays for the acts that the snapshot does not know of, and finds
 // those that have no result.
 func (e *Engine) replayJournal(now Boot, boot string, known ActID, journal []Record) {
-	ended := map[ActID]bool{}
+	results := map[ActID]Record{}
 	for _, r := range journal {
 		if r.Kind == RecordResult {
-			ended[r.Act] = true
+			results[r.Act] = r
 		}
 	}
 	for _, r := range journal {
@@ -239,7 +239,8 @@ func (e *Engine) replayJournal(now Boot, boot string, known ActID, journal []Rec
 		case r.Kind == RecordIntent:
 			e.repay(now, boot, r)
 			if e.carried.sameBoot || r.Boot == boot {
-				e.carryAct(r, ended[r.Act])
+				result, ended := results[r.Act]
+				e.carryAct(r, ended, result.OK)
 			}
 		}
 		e.acts = max(e.acts, r.Act)
@@ -277,14 +278,15 @@ func (e *Engine) repay(now Boot, boot string, r Record) {
 	}
 }
 
-// carryAct leaves to the instance of a journalled act that it has acted.
-func (e *Engine) carryAct(r Record, ended bool) {
+// carryAct leaves to the instance of a journalled act that it has acted, and that what
+// it did under a lease lasts.
+func (e *Engine) carryAct(r Record, ended, ok bool) {
 	k := instanceKey{r.Rule, r.Target}
-	in, ok := e.carried.instances[k]
-	if !ok || in.Hash != r.Hash {
+	in, known := e.carried.instances[k]
+	if !known || in.Hash != r.Hash {
 		in = instanceSnapshot{Rule: r.Rule, Hash: r.Hash, Target: r.Target, Begun: r.At}
 	}
-	in.Edges, in.Level, in.Checked, in.Lasts, in.Acted = 0, r.Rung, false, false, r.At
+	in.Edges, in.Level, in.Checked, in.Lasts, in.Acted = 0, r.Rung, false, ended && ok && r.Leased, r.At
 	in.State, in.Act = StateActing, r.Act
 	if ended {
 		in.State, in.Act = StateCooling, 0

@@ -29,6 +29,7 @@ var maySkip = []struct{ pkg, test, why string }{
 	{"agent", "TestThrottleEnds", "needs the cpu controller of cgroups"},
 	{"workload/signature", "TestMinisign", "needs minisign: testdata holds signatures that it made"},
 	{"consensus/topology", "TestSeededBugsAreCaught", "builds the package once for each of them: make mutants runs it"},
+	{"agent/addresses", "TestSeededBugsAreCaught", "builds the package once for each of them: make mutants runs it"},
 	{"workload/output", "TestRotateWithoutRoom", "needs an ordinary user"},
 	{"reflexes/senses", "TestUnits", "needs systemd as PID 1: integration/nspawn runs these tests on a booted host"},
 	{"reflexes/senses", "TestPressureOfTheCPU", "needs a kernel that knows pressure, and one that tells of it"},

@@ -32,8 +32,8 @@ func (k *Keeper) Claim(o Owner, a netip.Prefix) (said string, err error) {
 	k.mu.Lock()
 	delete(k.wishes[a.Addr()], o) // it has it; or its lease is for who can make use of it
 	k.mu.Unlock()
+	ring(k.news) // also if it has it: after a claim that failed nobody renews its lease
 	if err != nil {
-		ring(k.news)
 		return "", err
 	}
 	return Held{h.Address, h.Device, h.Token, true}.String(), nil

@@ -34,7 +34,10 @@ type Kernel interface {
 
 // Config of a Keeper. All but Logger is required.
 type Config struct {
-	Path string // of the record
+	// Load returns the record that Save stored last, nothing if there is none. What is
+	// stored has to survive the agent, not the host.
+	Load func() ([]byte, error)
+	Save func([]byte) error
 	// Clock names this boot of the host and tells for how long it has been up.
 	Clock  func() (boot string, up time.Duration)
 	Kernel Kernel
@@ -99,8 +102,8 @@ type holding struct {
 
 // New returns a Keeper that goes on with what an earlier life of the agent left.
 func New(cfg Config) (*Keeper, error) {
-	if cfg.Path == "" || cfg.Clock == nil || cfg.Kernel == nil || cfg.Device == nil || cfg.Leased == nil || cfg.Lost == nil {
-		return nil, errors.New("configure addresses: Path, Clock, Kernel, Device, Leased and Lost are required")
+	if cfg.Load == nil || cfg.Save == nil || cfg.Clock == nil || cfg.Kernel == nil || cfg.Device == nil || cfg.Leased == nil || cfg.Lost == nil {
+		return nil, errors.New("configure addresses: Load, Save, Clock, Kernel, Device, Leased and Lost are required")
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -274,7 +277,12 @@ func (k *Keeper) Ended() (list []topology.LeaseRef) {
 	k.mu.Unlock()
 	if len(back) > 0 {
 		if err := k.save(); err != nil {
-			k.log.Warn("give leases of addresses back: they have to run out", "addresses", back, "error", err)
+			k.log.Warn("give leases of addresses back: not before that is noted", "addresses", back, "error", err)
+			k.mu.Lock()
+			for _, a := range back {
+				delete(k.ended, a) // and it may be used again
+			}
+			k.mu.Unlock()
 			list = slices.DeleteFunc(list, func(r topology.LeaseRef) bool {
 				return slices.ContainsFunc(back, func(a netip.Addr) bool { return a.String() == r.App })
 			})

@@ -3,7 +3,6 @@ package addresses
 import (
 	"errors"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -65,15 +64,16 @@ func (k *kernel) Announce(string, netip.Addr) error { k.announced++; return nil 
 type host struct {
 	*Keeper
 	t            *testing.T
-	dir          string
+	disk         []byte
 	now          time.Duration
 	kernel       *kernel
+	full         error // of Save
 	leased, lost int
 	slice        topology.Slice
 }
 
 func newHost(t *testing.T) *host {
-	h := &host{t: t, dir: t.TempDir(), now: 1000 * s}
+	h := &host{t: t, now: 1000 * s}
 	h.kernel = &kernel{now: &h.now, has: map[vip.Present]time.Duration{{Device: "eth0", Address: netip.MustParsePrefix("10.0.0.1/24")}: 0}}
 	h.begin()
 	return h
@@ -83,7 +83,13 @@ func newHost(t *testing.T) *host {
 func (h *host) begin() {
 	h.t.Helper()
 	k, err := New(Config{
-		Path: filepath.Join(h.dir, "addresses.json"), Clock: func() (string, time.Duration) { return "boot", h.now }, Kernel: h.kernel,
+		Load: func() ([]byte, error) { return h.disk, nil }, Save: func(b []byte) error {
+			if h.full == nil {
+				h.disk = b
+			}
+			return h.full
+		},
+		Clock: func() (string, time.Duration) { return "boot", h.now }, Kernel: h.kernel,
 		Device: func(a netip.Addr) (string, error) {
 			if !netip.MustParsePrefix("10.0.0.0/16").Contains(a) {
 				return "", errors.New("not allowed")
@@ -327,5 +333,59 @@ func TestAddressThatCannotBeRemovedIsNotGivenBack(t *testing.T) {
 	h.kernel.fail = nil
 	if h.Step(); h.on() || len(h.Ended()) != 1 {
 		t.Errorf("on %v, ended %v", h.on(), h.Ended())
+	}
+}
+
+// What is not on disk yet is not said, however often it is asked for: another life of
+// the agent would use the lease again.
+func TestLeaseIsNotGivenBackBeforeThatIsNoted(t *testing.T) {
+	h := newHost(t)
+	h.claim(7)
+	h.full = errors.New("no space left on device")
+	h.Retain(func(Owner) bool { return false })
+	for range 3 {
+		if list := h.Ended(); len(list) > 0 {
+			t.Fatalf("given back: %v", list)
+		}
+	}
+	h.begin()
+	if h.renew(); !h.on() {
+		t.Error("another life does not go on with it")
+	}
+	h.full = nil
+	h.Retain(func(Owner) bool { return false })
+	if list := h.Ended(); len(list) != 1 || h.on() {
+		t.Errorf("given back: %v, on %v", list, h.on())
+	}
+	h.begin()
+	h.Want(rule, shared)
+	if h.Step(); len(h.Leases()) > 0 {
+		t.Error("it is used again")
+	}
+}
+
+// A claim that failed leaves its lease to others; one that succeeds all the same has to
+// have it renewed again.
+func TestClaimAfterOneThatFailedIsRenewed(t *testing.T) {
+	h := newHost(t)
+	h.Want(rule, shared)
+	h.Step()
+	h.grant(7)
+	h.renew()
+	h.full = errors.New("no space left on device")
+	if _, err := h.Claim(rule, shared); err == nil || h.on() || len(h.Leases()) > 0 {
+		t.Fatalf("claimed: %v, on %v, renews %v", err, h.on(), h.Leases())
+	}
+	h.full = nil
+	for range cap(h.Changed()) {
+		<-h.Changed()
+	}
+	if _, err := h.Claim(rule, shared); err != nil || len(h.Leases()) != 1 {
+		t.Fatalf("%v, renews %v", err, h.Leases())
+	}
+	select {
+	case <-h.Changed():
+	default:
+		t.Error("nobody is told that there is a lease to renew")
 	}
 }

@@ -2,14 +2,9 @@ package addresses
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
-	"os"
 	"slices"
-
-	"github.com/ganglion-mesh/ganglion/durable"
 )
 
 // record is what is on disk.
@@ -21,12 +16,9 @@ type record struct {
 // load reads the record of an earlier life. Of another boot of the host nothing is
 // left but its word on what it gave back.
 func (k *Keeper) load() error {
-	data, err := os.ReadFile(k.cfg.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	var r record
-	if err == nil {
+	data, err := k.cfg.Load()
+	if err == nil && len(data) > 0 {
 		err = json.Unmarshal(data, &r)
 	}
 	if err != nil {
@@ -62,7 +54,7 @@ func (k *Keeper) save() error {
 	data, err := json.Marshal(r)
 	k.mu.Unlock()
 	if err == nil {
-		err = durable.Swap(k.cfg.Path, data, 0o600)
+		err = k.cfg.Save(data)
 	}
 	if err != nil {
 		return fmt.Errorf("note which addresses this host has: %w", err)
