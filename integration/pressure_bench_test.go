@@ -63,12 +63,13 @@ func stamps(h *rig.Host, n int) string {
 	return filepath.Join(h.DataDir(), "output", "hand", strconv.Itoa(n), "stdout.log")
 }
 
-// startThrashing starts a copy that reads files of its own again and again for which
-// its memory group has no room, and returns what lets it go on, or stops it, as it is
-// when it is returned.
+// startThrashing starts a copy that reads files of its own again and again, of which its
+// memory group has room for most but not all, as the kernel counts waiting for nothing
+// but what was in use when it went. It returns what lets the copy go on, or stops it, as
+// it is then.
 func startThrashing(b *testing.B, h *rig.Host) (thrash func(on bool)) {
 	b.Helper()
-	script := "cd $STATE_DIR; for f in 1 2 3 4 5 6 7 8; do head -c 25165824 /dev/zero >$f; done; sync; kill -STOP $$; " +
+	script := "cd $STATE_DIR; for f in 1 2 3 4 5 6 7 8; do head -c 3145728 /dev/zero >$f; done; sync; kill -STOP $$; " +
 		"for f in 1 2 3 4 5 6 7 8; do while :; do cat $f >/dev/null; done & done; wait"
 	h.Must("apply", h.File("thrash.hcl", fmt.Sprintf("app \"thrash\" {\n  run { command = [\"/bin/sh\", \"-c\", %q] }\n  resources { memory = \"16MiB\" }\n}\n", script)))
 	st, err := status(h, "thrash")
