@@ -38,7 +38,8 @@ var house = map[string]room{
 	"workload":           {may: []string{"intent"}, pure: true, why: "supervision and planning are pure; drivers do the work"},
 	"workload/signature": {pure: true, why: "whether a signature is good follows from its bytes, a key and a package alone; who is trusted is decided elsewhere"},
 
-	"durable": {why: "files that outlive a crash, for whoever keeps some; knows nobody"},
+	"mutanttest": {why: "puts bugs into source for tests to catch; knows no package"},
+	"durable":    {why: "files that outlive a crash, for whoever keeps some; knows nobody"},
 
 	"consensus":               {may: []string{"consensus/topology", "durable"}, why: "raft; siblings are wired by agent"},
 	"consensus/consensustest": {may: []string{"consensus", "consensus/topology"}, why: "test network of consensus"},
