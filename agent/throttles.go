@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -91,15 +89,8 @@ func openThrottles(n *nerves) (*throttles, error) {
 		nerves: n, path: n.store.path(filepath.Join(dirReflexes, fileThrottles)), since: n.bootTime(), bell: make(chan struct{}, 1),
 		pid1: systemd.ThrottleUnit, units: map[string]systemd.UnitHold{}, due: map[reflexes.Target]string{},
 	}
-	data, err := os.ReadFile(t.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return t, nil
-	}
 	var held heldBack
-	if err == nil {
-		err = json.Unmarshal(data, &held)
-	}
-	if err != nil { // something may be held back that nobody knows of: say so, and go on
+	if err := n.store.load(filepath.Join(dirReflexes, fileThrottles), &held); err != nil { // something may be held back that nobody knows of: say so, and go on
 		n.log.Error("read what reflexes hold back: a copy that is still throttled is free after its next restart, a unit after systemctl revert or the next boot", "error", err)
 		return t, nil
 	}
