@@ -22,6 +22,9 @@ import (
 // lock, so nothing can stall behind it.
 const eventBuffer = 1024
 
+// saveEvery is how often the peers are written at most, while many hosts come or go.
+const saveEvery = time.Second
+
 // Pool is this host's place in the mesh. Its methods can be called from any
 // goroutine, before, during and after Run, and none of them waits on the network
 // but Leave, Remove and SetTags.
@@ -32,6 +35,7 @@ type Pool struct {
 	table     *table
 	peers     peerFile
 	dirty     chan struct{} // of one place: serf's view may differ from ours
+	moved     chan struct{} // of one place: the peers on disk may not be those that there are
 	mourned   time.Time     // tend's own: when the latest failure it has acted on was seen
 
 	leaving   sync.WaitGroup
@@ -58,7 +62,7 @@ func New(cfg Config) (*Pool, error) {
 	}
 	p := &Pool{
 		cfg: cfg, transport: cfg.Transport, tags: cfg.Tags,
-		dirty: make(chan struct{}, 1), changed: make(chan struct{}),
+		dirty: make(chan struct{}, 1), moved: make(chan struct{}, 1), changed: make(chan struct{}),
 		conflicts: conflicts{ch: make(chan error, 1)},
 	}
 	p.table = newTable(cfg.Name, p.wake)
@@ -109,6 +113,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	var work, drain sync.WaitGroup
 	drain.Go(func() { p.drain(drainCtx, events) })
 	work.Go(func() { p.watch(ctx) })
+	work.Go(func() { p.remember(ctx) })
 	work.Go(func() { p.tend(ctx, known) })
 	var ended error
 	select {
@@ -211,32 +216,51 @@ func (p *Pool) drain(ctx context.Context, events <-chan serf.Event) {
 		case <-ctx.Done():
 			return
 		case <-events:
-			select {
-			case p.dirty <- struct{}{}:
-			default:
-			}
+			ring(p.dirty)
 		}
 	}
 }
 
+// ring has whoever waits for c look, now or once it is done with what it does.
+func ring(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
 // watch brings our view up to date after events, and at times without, because
-// an event may have been dropped.
+// an event may have been dropped: however many there are.
 func (p *Pool) watch(ctx context.Context) {
+	timer := time.NewTimer(RefreshInterval(1))
+	defer timer.Stop()
 	for {
-		timer := time.NewTimer(RefreshInterval(int(p.table.hosts.Load())))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
-			p.savePeers()
 			return
 		case <-p.dirty:
 			p.refresh()
 		case <-timer.C:
 			p.refresh()
 			p.table.forget(time.Now())
-			p.savePeers()
+			ring(p.moved) // what could not be saved is tried again
+			timer.Reset(RefreshInterval(int(p.table.hosts.Load())))
 		}
-		timer.Stop()
+	}
+}
+
+// remember has the other hosts on disk as soon as they are known. One that is killed
+// before that, and has no seed, waits until others find it, and sees none meanwhile.
+func (p *Pool) remember(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			p.savePeers()
+			return
+		case <-p.moved:
+			p.savePeers()
+			pause(ctx, saveEvery)
+		}
 	}
 }
 
@@ -271,6 +295,7 @@ func (p *Pool) refresh() {
 	p.members = after
 	p.mu.Unlock()
 	p.wake()
+	ring(p.moved)
 }
 
 // wake lets everyone look again who waits on Changed.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +43,35 @@ func TestRestartRejoinsWithoutSeeds(t *testing.T) {
 			joined, _ := again.JoinState()
 			return joined && slices.Contains(hosts[1].names(StatusAlive), "h5")
 		})
+	})
+}
+
+// The host by which the others joined has no seed. It is killed soon, with nothing
+// written at its end, in a mesh in which something happens all the time.
+func TestFirstHostIsKilledAndRejoins(t *testing.T) {
+	inMesh(t, func(m *mesh) {
+		cfg := m.config(1)
+		cfg.Dir = t.TempDir()
+		hosts := []*host{m.start(cfg), m.start(m.config(2, 1)), m.start(m.config(3, 1))}
+		m.within(5*time.Second, "three see three", func() bool { return allSee(hosts, StatusAlive, "h1", "h2", "h3") })
+		for i := range 4 {
+			if err := hosts[1].SetTags(map[string]string{"news": strconv.Itoa(i)}); err != nil {
+				t.Error(err)
+			}
+			pass(time.Second / 2)
+		}
+		disk := t.TempDir()
+		if err := os.CopyFS(disk, os.DirFS(cfg.Dir)); err != nil {
+			t.Error(err)
+		}
+		if peers, err := (&peerFile{path: filepath.Join(disk, "gossip-peers.json")}).load(); len(peers) != 2 {
+			t.Errorf("it would go on with peers %v, %v", peers, err)
+		}
+		hosts[0].stop()
+		hosts[0].cfg.Dir = disk
+		pass(20 * time.Second) // the others have given it up
+		again := m.restart(hosts[0], 1)
+		m.within(2*time.Second, "it is back", func() bool { return len(again.names(StatusAlive)) == 3 })
 	})
 }
 
