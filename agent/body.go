@@ -58,7 +58,8 @@ func (m *member) lastOutput(id workload.CopyID) string {
 // publishers and reflexes know.
 func (m *member) emitCopy(e copies.Event) (id string, spread func()) {
 	d := events.New(events.AppSubject(e.Copy.App, strconv.Itoa(e.Copy.N)), copyPayload(e.Data))
-	recorded, err := m.recorder.AppendQuietly(d.With(e.Cause, m.slices.index()))
+	d = d.With(e.Cause, m.slices.index()).Along(m.nerves.pulse.chain(e.Copy.String(), m.bootTime()))
+	recorded, err := m.recorder.AppendQuietly(d)
 	m.unrecorded(d, err)
 	return recorded.ID, func() {
 		m.nerves.felt(e, recorded.ID)

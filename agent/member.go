@@ -142,6 +142,7 @@ func newMember(cfg *Config, adm admission, st *store, host hostDriver) (m *membe
 	if err != nil {
 		return nil, err
 	}
+	m.nats = &natsSlot{member: m, voted: map[string]time.Time{}}
 	if m.nerves, err = newNerves(m); err != nil {
 		return nil, err
 	}
@@ -149,7 +150,6 @@ func newMember(cfg *Config, adm admission, st *store, host hostDriver) (m *membe
 		m.stockUp()
 		m.copies.Resume(m.slices.slice())
 	}
-	m.nats = &natsSlot{member: m, voted: map[string]time.Time{}}
 	if m.publisher, err = events.NewPublisher(m.publisherConfig()); err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/agent/reflexer"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/events"
 	"github.com/ganglion-mesh/ganglion/intent"
 	"github.com/ganglion-mesh/ganglion/reflexes"
 	"github.com/ganglion-mesh/ganglion/reflexes/senses"
@@ -42,6 +43,7 @@ type nerves struct {
 	pulse    pulse
 	held     *throttles
 	own      *senses.Own
+	listener *events.Listener
 	staging  *staging
 
 	addresses   *addresses.Keeper
@@ -57,17 +59,18 @@ type nerves struct {
 	hooks     chan struct{} // a slot for each hook that runs at once
 
 	mu       sync.Mutex
-	ruled    bool             // the engine was given rules
-	ruling   []*reflexes.Rule // what the engine has
-	guards   []reflexes.VarID // what it reads whatever its rules read
-	watching bool             // everything is sensed, for somebody looks
+	heard    map[string]*senses.Events // the senses that listen, by name
+	ruled    bool                      // the engine was given rules
+	ruling   []*reflexes.Rule          // what the engine has
+	guards   []reflexes.VarID          // what it reads whatever its rules read
+	watching bool                      // everything is sensed, for somebody looks
 	unwatch  *time.Timer
 	shown    []api.LocalReflex // the rules that there are, without their targets
 }
 
 // newNerves puts the reflexes of this host together and starts nothing.
 func newNerves(m *member) (_ *nerves, err error) {
-	n := &nerves{member: m, watched: senses.NewCopies(), stirred: make(chan struct{}, 1), crowd: &crowd{pool: m.pool}, rules: ruleBook{rules: map[string]compiled{}}}
+	n := &nerves{member: m, watched: senses.NewCopies(), stirred: make(chan struct{}, 1), crowd: &crowd{pool: m.pool}, rules: ruleBook{rules: map[string]compiled{}}, heard: map[string]*senses.Events{}}
 	n.staging = newStaging()
 	n.pulse = pulse{copies: map[string]*copyPulse{}}
 	n.webhooks = newWebhooks(n.undelivered)
@@ -78,6 +81,9 @@ func newNerves(m *member) (_ *nerves, err error) {
 		return nil, err
 	}
 	if n.own, err = senses.NewOwn(senses.OwnConfig{Now: clock, Logger: m.log}); err != nil {
+		return nil, err
+	}
+	if n.listener, err = events.NewListener(events.ListenerConfig{Upstream: m.upstream(), Mesh: m.meshName(), Host: m.cfg.Name, Logger: m.log}); err != nil {
 		return nil, err
 	}
 	list = append(list, &copySense{n}, &meshSense{n}, n.own)

@@ -130,7 +130,7 @@ func (n *nerves) actOnCopies(ctx context.Context, o reflexer.Order) error {
 	}
 	why := fmt.Sprintf("restarted by reflex %s (act %d)", o.Rule, o.ID)
 	for i, id := range ids {
-		n.pulse.begin(id.String(), o.ID, o.Do.Op)
+		n.pulse.begin(id.String(), o.ID, o.Do.Op, plainChain(o.Chain))
 		err := n.actOn(ctx, id, o, why)
 		n.pulse.end(id.String(), o.ID, n.bootTime())
 		if err == nil && o.Do.Op == "restart" && i < len(ids)-1 {
@@ -269,14 +269,24 @@ func (n *nerves) tell(t reflexer.Told) {
 	default:
 		return // an act has begun: it is told with its result
 	}
-	cause := ""
-	if t.Target.Scope == reflexes.ScopeCopy && t.Kind != reflexes.Cleared {
-		cause = n.pulse.cause(t.Target.Name)
-	}
-	e := n.record(events.New(events.ReflexSubject(rule, n.cfg.Name), data).With(cause, n.slices.index()))
+	d := events.New(events.ReflexSubject(rule, n.cfg.Name), data).With(n.causeOf(t), n.slices.index())
+	e := n.record(d.Along(plainChain(t.Chain)))
 	if t.Kind == reflexes.Finished && e.ID != "" {
 		n.webhooks.post(e, t)
 	}
+}
+
+// causeOf is the event that what is told of a rule came from, if it is known.
+func (n *nerves) causeOf(t reflexer.Told) string {
+	switch {
+	case t.Kind == reflexes.Cleared:
+		return ""
+	case t.Target.Scope == reflexes.ScopeCopy:
+		return n.pulse.cause(t.Target.Name)
+	case t.Target.Scope == reflexes.ScopeSense:
+		return n.heardAt(t.Target.Name, t.Sensed)
+	}
+	return ""
 }
 
 // reasonOf says why nothing was done, with the numbers that matter.

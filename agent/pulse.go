@@ -32,6 +32,7 @@ type copyPulse struct {
 	deploying  bool   // it has not been ready since
 	act        reflexes.ActID
 	op         string        // of the act
+	chain      string        // of rules behind the act, its own the last
 	until      reflexes.Boot // of its shadow; 0 while it is under way
 	last       string        // id of the last event of an end or of ill health
 }
@@ -75,11 +76,11 @@ func (p *pulse) wellAgain(copy string, generation uint64) bool {
 }
 
 // begin notes that an act is done to a copy.
-func (p *pulse) begin(copy string, act reflexes.ActID, op string) {
+func (p *pulse) begin(copy string, act reflexes.ActID, op, chain string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := p.of(copy)
-	c.act, c.op, c.until = act, op, 0
+	c.act, c.op, c.chain, c.until = act, op, chain, 0
 }
 
 // end notes that an act on a copy has ended.
@@ -103,6 +104,16 @@ func (c *copyPulse) shadow(now reflexes.Boot) reflexes.Cause {
 		return reflexes.Cause{Kind: reflexes.CauseAct, Act: c.act}
 	}
 	return reflexes.Cause{}
+}
+
+// chain is what rules are behind a change of a copy, for the story.
+func (p *pulse) chain(copy string, now reflexes.Boot) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.copies[copy]; c != nil && c.shadow(now).Kind == reflexes.CauseAct {
+		return c.chain
+	}
+	return ""
 }
 
 // exits is how often a copy has ended so far.

@@ -44,6 +44,7 @@ func (n *nerves) senseOwn(sl topology.Slice) {
 		}
 	}
 	n.declaredSenses = next
+	n.hearOnly(next)
 	if !same {
 		n.own.Set(list)
 	}
@@ -58,6 +59,9 @@ func (n *nerves) newSense(s intent.Sense) (senses.Targeted, error) {
 			return nil, err
 		}
 		return f, nil
+	}
+	if len(s.Events) > 0 {
+		return n.newEvents(s)
 	}
 	if !n.cfg.AllowRun {
 		return nil, errNoRun

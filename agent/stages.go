@@ -76,6 +76,9 @@ func variants(d declaredReflex, stages []topology.RuleStage) []variant {
 // plainRule is the name of a rule without the mark of one that is only watched.
 func plainRule(name string) string { return strings.TrimSuffix(name, nextMark) }
 
+// plainChain is a chain of rules by their plain names.
+func plainChain(chain string) string { return strings.ReplaceAll(chain, nextMark, "") }
+
 // stageOf is how far a rule is, as this host was told last.
 func (m *member) stageOf(rule string) (topology.RuleStage, bool) {
 	for _, st := range m.slices.slice().Stages {

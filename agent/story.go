@@ -30,12 +30,14 @@ func (m *member) unrecorded(d events.Draft, err error) {
 	}
 }
 
-func (m *member) publisherConfig() events.PublisherConfig {
-	cfg := events.PublisherConfig{Recorder: m.recorder, Mesh: m.meshName(), Logger: m.log}
+// upstream is where the mesh has its NATS.
+func (m *member) upstream() events.Upstream {
 	if len(m.cfg.NATS) > 0 {
-		cfg.Servers = func() []string { return m.cfg.NATS }
-		return cfg
+		return events.Upstream{Servers: func() []string { return m.cfg.NATS }}
 	}
-	cfg.Local, cfg.Servers, cfg.TLS = m.nats.local, m.nats.urls, m.id.ClientTLS()
-	return cfg
+	return events.Upstream{Local: m.nats.local, Servers: m.nats.urls, TLS: m.id.ClientTLS()}
+}
+
+func (m *member) publisherConfig() events.PublisherConfig {
+	return events.PublisherConfig{Recorder: m.recorder, Mesh: m.meshName(), Logger: m.log, Upstream: m.upstream()}
 }

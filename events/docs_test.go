@@ -19,8 +19,8 @@ const docsHead = `# Events
 
 Generated from the structs of this package; ` + "`go test ./events -run TestDocs -update`" + ` writes it anew.
 
-Each event is one CloudEvents 1.0 message in structured JSON. On NATS it is published on the subject shown, with the header
-` + "`Content-Type: application/cloudevents+json`" + `; ` + "`ganglion events`" + ` prints the same JSON, a line an event.
+Each event is one CloudEvents 1.0 message in structured JSON. On NATS it is published on the subject shown, with the headers
+` + "`Content-Type: application/cloudevents+json`" + ` and ` + "`Ganglion-Age-Ms`" + ` (since it was recorded, by its host's clock, when it was published); ` + "`ganglion events`" + ` prints the same JSON, a line an event.
 
 | attribute | |
 |---|---|

@@ -3,6 +3,7 @@ package events
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/oklog/ulid/v2"
 )
@@ -19,6 +20,7 @@ type Draft struct {
 	Subject  string // e.g. "app/web/2"; see HostSubject and its siblings
 	CauseID  string // ID of the event that led to this one; empty for a root
 	Revision uint64 // revision of the topology the caller acted on
+	Chain    string // see Event
 	Data     any    // the Payload of Type, by value or pointer
 	ID       string // empty: the recorder makes one; else one of DecisionID
 }
@@ -33,6 +35,36 @@ func New(subject string, data Payload) Draft {
 func (d Draft) With(causeID string, revision uint64) Draft {
 	d.CauseID, d.Revision = causeID, revision
 	return d
+}
+
+// Along returns the draft with the rules whose acts led to the event, see
+// Event.Chain; empty for none.
+func (d Draft) Along(chain string) Draft {
+	d.Chain = chain
+	return d
+}
+
+// maxChain bounds the rules of a chain. Reflexes act on what at most two acts
+// stand before, so three is what there can be.
+const maxChain = 8
+
+// CheckChain tells what is wrong with a chain of rules: names, each perhaps after
+// that of its app and a slash, with commas between.
+func CheckChain(chain string) error {
+	if chain == "" {
+		return nil
+	}
+	rules := strings.Split(chain, ",")
+	if len(rules) > maxChain {
+		return fmt.Errorf("a chain of %d rules: want at most %d", len(rules), maxChain)
+	}
+	for _, rule := range rules {
+		app, name, inApp := strings.Cut(rule, "/")
+		if !isName(app) || inApp && !isName(name) {
+			return fmt.Errorf("chain %.80q: %.80q is not the name of a rule", chain, rule)
+		}
+	}
+	return nil
 }
 
 // HostSubject is the subject of host.* events.
@@ -82,6 +114,9 @@ func (d Draft) checked(kinds map[string]Kind) (Draft, json.RawMessage, error) {
 		if _, err := ulid.ParseStrict(d.CauseID); err != nil {
 			return d, nil, fmt.Errorf("cause %q is not an event id: %w", d.CauseID, err)
 		}
+	}
+	if err := CheckChain(d.Chain); err != nil {
+		return d, nil, err
 	}
 	if d.ID != "" {
 		if _, err := ulid.ParseStrict(d.ID); err != nil {

@@ -39,6 +39,7 @@ type Event struct {
 	Revision uint64 `json:"revision"`          // revision of the topology the host knew
 	Seq      uint64 `json:"seq"`               // counts this host's events from 1, without gaps
 	Dropped  uint64 `json:"dropped,omitempty"` // events just before this one that could not be recorded
+	Chain    string `json:"chain,omitempty"`   // rules of the reflexes whose acts led to this event, in their order, as in evict-hot,web/shed; absent if none is known
 
 	Data json.RawMessage `json:"data"`
 }
@@ -104,6 +105,11 @@ func (e *Event) appendJSON(b []byte) []byte {
 	if e.Dropped > 0 {
 		b = append(b, `,"dropped":`...)
 		b = strconv.AppendUint(b, e.Dropped, 10)
+	}
+	if e.Chain != "" {
+		b = append(b, `,"chain":"`...)
+		b = append(b, e.Chain...)
+		b = append(b, '"')
 	}
 	b = append(b, `,"data":`...)
 	b = append(b, e.Data...)

@@ -2,17 +2,20 @@ package events
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
+	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 )
+
+// headerAge is how long ago an event was recorded when it was published, in
+// milliseconds, by the clock of its host alone: what was told late is known by it.
+const headerAge = "Ganglion-Age-Ms"
 
 const (
 	batchEvents  = 512
@@ -21,26 +24,12 @@ const (
 	rewindMax    = 1024 // events published twice after a reconnection, at most
 )
 
-// InProcess is a NATS server in this process; *Server is one.
-type InProcess interface {
-	InProcessConn() (net.Conn, error)
-}
-
 // PublisherConfig says what is published where.
 type PublisherConfig struct {
 	Recorder *Recorder
 	Mesh     string // name of the mesh, the second token of every subject
 
-	// Local is asked before each connection for the server of this process,
-	// which is preferred; nil, or returning nil, means there is none now.
-	Local func() InProcess
-	// Servers is asked before each connection for URLs, nats://host:port. It
-	// may return none; the publisher asks again later.
-	Servers func() []string
-	// TLS is the client side of a connection to Servers; nil means plain text.
-	TLS *tls.Config
-	// Creds is a NATS credentials file for an external NATS; empty means none.
-	Creds string
+	Upstream
 
 	// Settle is how long a new connection waits before it publishes, so that
 	// routes and subscribers that were cut off by the same outage are back
@@ -163,7 +152,9 @@ func pause(ctx context.Context, d time.Duration) {
 func (p *Publisher) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	nc, err := p.connect(ctx, cancel)
+	nc, err := p.cfg.connect(ctx, cancel, p.cfg.Recorder.host, func(err error) {
+		p.cfg.Logger.Warn("events: NATS refuses an event", "err", err)
+	})
 	if err != nil {
 		return err
 	}
@@ -265,7 +256,8 @@ func (p *Publisher) publish(nc *nats.Conn, r record) error {
 	}
 	msg := &nats.Msg{Subject: NATSSubject(p.cfg.Mesh, e), Data: r.payload}
 	if nc.HeadersSupported() {
-		msg.Header = nats.Header{"Content-Type": {ContentType}, nats.MsgIdHdr: {e.ID}}
+		age := max(time.Since(e.Time), 0) // by the clock that the event was told by
+		msg.Header = nats.Header{"Content-Type": {ContentType}, nats.MsgIdHdr: {e.ID}, headerAge: {strconv.FormatInt(age.Milliseconds(), 10)}}
 	}
 	err = nc.PublishMsg(msg)
 	if errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, nats.ErrBadSubject) {

@@ -103,8 +103,8 @@ func to(urls ...string) func(*PublisherConfig) {
 func TestPublisherConfigIsChecked(t *testing.T) {
 	r := open(t, t.TempDir())
 	for want, cfg := range map[string]PublisherConfig{
-		"Recorder is nil": {Mesh: "main", Servers: func() []string { return nil }},
-		"mesh name":       {Recorder: r, Mesh: "Main", Servers: func() []string { return nil }},
+		"Recorder is nil": {Mesh: "main", Upstream: Upstream{Servers: func() []string { return nil }}},
+		"mesh name":       {Recorder: r, Mesh: "Main", Upstream: Upstream{Servers: func() []string { return nil }}},
 		"nowhere":         {Recorder: r, Mesh: "main"},
 	} {
 		if _, err := NewPublisher(cfg); err == nil || !strings.Contains(err.Error(), want) {

@@ -159,7 +159,7 @@ func (r *Recorder) AppendQuietly(d Draft) (Event, error) {
 		SpecVersion: SpecVersion, ID: id, Source: sourcePrefix + r.host,
 		Type: TypePrefix + d.Type, Subject: d.Subject, Time: now.Round(0).UTC(),
 		DataContentType: "application/json", CauseID: d.CauseID, Revision: d.Revision,
-		Seq: r.last + 1, Dropped: r.dropped, Data: data,
+		Seq: r.last + 1, Dropped: r.dropped, Chain: d.Chain, Data: data,
 	}
 	r.buf = e.appendJSON(r.buf[:0])
 	if err := r.ring.append(e.Seq, now.UnixNano(), r.buf); err != nil {

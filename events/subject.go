@@ -56,6 +56,14 @@ func (f Filter) Match(e Event) bool {
 // String is the pattern; empty selects everything.
 func (f Filter) String() string { return strings.Join(f.tokens, ".") }
 
+// pattern is what a NATS client subscribes to for the filter, below ganglion.<mesh>.
+func (f Filter) pattern() string {
+	if len(f.tokens) == 0 {
+		return ">"
+	}
+	return f.String()
+}
+
 func matchTokens(pattern, tokens []string) bool {
 	for i, p := range pattern {
 		if p == ">" {

@@ -8,8 +8,9 @@ import (
 )
 
 // Sense is a source of facts of a user's own, on every host, that reflexes with
-// the scope "sense:NAME" are about: a command that says how things are, or files
-// of which each change is told. Exactly one of Command and Files is set.
+// the scope "sense:NAME" are about: a command that says how things are, files of
+// which each change is told, or events of the mesh's story. Exactly one of
+// Command, Files and Events is set.
 type Sense struct {
 	Name string `json:"name"`
 	// Command is a program by its absolute path, and its arguments; no shell. What
@@ -22,6 +23,9 @@ type Sense struct {
 	// Files are absolute paths of files, and of directories of which every entry
 	// counts. They need not exist.
 	Files []string `json:"files,omitempty"`
+	// Events are patterns of what is told on NATS, without the ganglion.<mesh>. before
+	// them, as in app.db.*.unhealthy or reflex.backlog.*.fired.
+	Events []string `json:"events,omitempty"`
 }
 
 // The bounds of a sense.
@@ -31,6 +35,7 @@ const (
 	maxSenseEvery     = Minute
 	minSenseTimeout   = 10 * Millisecond
 	maxSenseFiles     = 64
+	maxSenseEvents    = 16
 )
 
 // Validate reports what is wrong with one sense; the paths are relative to it.
@@ -44,23 +49,43 @@ func (s Sense) problems() []Problem {
 
 func (s Sense) check(f field) {
 	f.at("name").failIf(CheckName(s.Name))
+	kinds := 0
+	for _, list := range [][]string{s.Command, s.Files, s.Events} {
+		if len(list) > 0 {
+			kinds++
+		}
+	}
 	switch {
-	case len(s.Command) == 0 && len(s.Files) == 0:
-		f.fail("a command or files are required, as in command = [\"/usr/local/bin/temperature\"]")
-	case len(s.Command) > 0 && len(s.Files) > 0:
-		f.at("files").fail("a sense has a command or files, not both; declare two")
-	case len(s.Files) > 0:
-		s.checkFiles(f)
-	default:
+	case kinds == 0:
+		f.fail("a command, files or events are required, as in command = [\"/usr/local/bin/temperature\"]")
+	case kinds > 1:
+		f.fail("a sense has a command, files or events, and one of them alone; declare another")
+	case len(s.Command) > 0:
 		s.checkCommand(f)
+	case s.Every != 0 || s.Timeout != 0 || s.User != "":
+		f.fail("files and events are told as they happen: every, timeout and user belong to a command")
+	case len(s.Files) > 0:
+		s.checkFiles(f.at("files"))
+	default:
+		s.checkEvents(f.at("events"))
 	}
 }
 
-func (s Sense) checkFiles(f field) {
-	if s.Every != 0 || s.Timeout != 0 || s.User != "" {
-		f.at("files").fail("changes of files are told as they happen: every, timeout and user belong to a command")
+// checkEvents leaves to whoever knows the story whether there are such events.
+func (s Sense) checkEvents(f field) {
+	if len(s.Events) > maxSenseEvents {
+		f.fail("%d patterns; at most %d are allowed", len(s.Events), maxSenseEvents)
+		return
 	}
-	files := f.at("files")
+	for i, p := range s.Events {
+		f.item(i).text(p, MaxText)
+		if p == "" {
+			f.item(i).fail("a pattern is required, as in app.web.*.unhealthy")
+		}
+	}
+}
+
+func (s Sense) checkFiles(files field) {
 	if len(s.Files) > maxSenseFiles {
 		files.fail("%d paths; at most %d are allowed", len(s.Files), maxSenseFiles)
 		return

@@ -10,6 +10,7 @@ func TestSenses(t *testing.T) {
 		{Name: "warm", Command: []string{"/bin/warm", "-c"}, Every: 2 * Second, Timeout: Second, User: "ops"},
 		{Name: "conf", Files: []string{"/etc/x", "/etc/y.d"}},
 		{Name: "bare", Command: []string{"/bin/x"}},
+		{Name: "story", Events: []string{"app.db.*.unhealthy", "host.*.failed"}},
 	}}
 	if err := good.Validate(); err != nil {
 		t.Error(err)
@@ -18,12 +19,16 @@ func TestSenses(t *testing.T) {
 	if filled[2].Every != 10*Second || filled[2].Timeout != 10*Second || filled[0].Timeout != Second || filled[1].Every != 0 || good.Senses[2].Every != 0 {
 		t.Errorf("normalized: %+v", filled)
 	}
-	if got := Diff(Intents{}, good); len(got) != 3 || got[0].Kind != ChangeSense || got[0].Name != "bare" {
+	if got := Diff(Intents{}, good); len(got) != 4 || got[0].Kind != ChangeSense || got[0].Name != "bare" {
 		t.Errorf("changes: %+v", got)
 	}
 	for want, s := range map[string]Sense{
-		"sense.x: a command or files are required": {Name: "x"},
-		"not both":                     {Name: "x", Command: []string{"/x"}, Files: []string{"/x"}},
+		"sense.x: a command, files or events are required": {Name: "x"},
+		"one of them alone":            {Name: "x", Command: []string{"/x"}, Files: []string{"/x"}},
+		"and one of them alone":        {Name: "x", Files: []string{"/x"}, Events: []string{"app.>"}},
+		"user belong to a command":     {Name: "x", Events: []string{"app.>"}, User: "ops"},
+		"17 patterns; at most 16":      {Name: "x", Events: make([]string, 17)},
+		"sense.x.events[0]: a pattern": {Name: "x", Events: []string{""}},
 		"sense.x.command: \"warm\" is": {Name: "x", Command: []string{"warm"}},
 		"sense.x.every: 100ms is out":  {Name: "x", Command: []string{"/x"}, Every: 100 * Millisecond},
 		"sense.x.timeout: 2m is out":   {Name: "x", Command: []string{"/x"}, Timeout: 2 * Minute},

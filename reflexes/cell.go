@@ -168,8 +168,9 @@ func (e *Engine) edge(now Boot, c *cell, at Boot, total Value, cause Cause) {
 	for _, id := range windows[c.id] {
 		w := e.cell(id, c.target)
 		w.at, w.value, w.turn = at, Int(0), e.turns // known from now on
-		if n > 0 && cause.Kind == CauseNone {
+		if n > 0 && (cause.Kind == CauseNone || cause.Kind == CauseChain) {
 			w.window.add(at, n)
+			w.cause = cause // whoever counts what acts led to goes on from those
 		}
 		e.mark(w)
 	}

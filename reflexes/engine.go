@@ -262,6 +262,9 @@ func (e *Engine) want(in *instance) {
 // tell notes an outcome, with a copy of its facts.
 func (e *Engine) tell(o Outcome) {
 	o.Stage = e.stageOf(o.Rule)
+	if o.Chain == "" {
+		o.Chain = e.chainOf(o)
+	}
 	from := len(e.facts)
 	e.facts = append(e.facts, o.Facts...)
 	o.Facts = e.facts[from:len(e.facts):len(e.facts)]

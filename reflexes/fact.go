@@ -115,16 +115,17 @@ func (t Target) app() string {
 // CauseKind tells why a fact is as it is, where somebody knows.
 type CauseKind uint8
 
-// The kinds of cause. Only what came by itself triggers rules; CauseAct may
-// trigger other rules than those in its chain.
+// The kinds of cause. Only what came by itself triggers rules; CauseAct and
+// CauseChain may trigger other rules than those in the chain, if that is short.
 const (
 	CauseNone      CauseKind = iota // by itself, as far as anyone knows
 	CauseRequested                  // a user asked for it: stop, restart, drain
 	CauseDeploy                     // a rollout, a move or an update of ours did it
 	CauseAct                        // an act of a reflex did it; Act tells which
+	CauseChain                      // acts of reflexes led to it, on whatever host; Chain tells of which
 )
 
-var causeNames = [...]string{"", "requested", "deploy", "act"}
+var causeNames = [...]string{"", "requested", "deploy", "act", "chain"}
 
 // String returns the kind as it stands in a story; "" for CauseNone.
 func (k CauseKind) String() string {
@@ -137,8 +138,14 @@ func (k CauseKind) String() string {
 // Cause is why a fact is as it is.
 type Cause struct {
 	Kind CauseKind
-	Act  ActID // of CauseAct
+	Act  ActID `json:",omitempty"` // of CauseAct
+	// Chain, of CauseChain, are the names of the rules whose acts led to it, in
+	// their order, with commas between.
+	Chain string `json:",omitempty"`
 }
+
+// acted tells that acts of reflexes stand behind it.
+func (c Cause) acted() bool { return c.Kind == CauseAct || c.Kind == CauseChain }
 
 // ActID names an act of this host's engine. It rises over restarts of the agent
 // and boots, as long as the engine's state is kept.
@@ -170,6 +177,8 @@ func (f Fact) String() string {
 		return s
 	case CauseAct:
 		return fmt.Sprintf("%s by act %d", s, f.Cause.Act)
+	case CauseChain:
+		return s + " by chain " + f.Cause.Chain
 	}
 	return s + " by " + f.Cause.Kind.String()
 }

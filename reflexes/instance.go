@@ -55,6 +55,7 @@ type instance struct {
 	times   int    // refusals for that reason since it was told
 	toldAt  Boot
 	shouted Boot
+	passed  Boot // when it was told last that an edge was passed over for what the story says of it
 	seen    []Fact
 	sensed  Boot
 }
@@ -67,7 +68,7 @@ func (e *Engine) begin(now Boot, s *ruleState, t Target) {
 	}
 	in := &instance{
 		engine: e, state0: s, rule: s.rule, target: t, slot: -1, wake: never, last: now, since: now,
-		false_: unwell, unknown: unwell, acted: unwell, toldAt: unwell, shouted: unwell,
+		false_: unwell, unknown: unwell, acted: unwell, toldAt: unwell, shouted: unwell, passed: unwell,
 	}
 	e.instances[k] = in
 	for _, id := range in.rule.reads {

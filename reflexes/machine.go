@@ -1,6 +1,8 @@
 package reflexes
 
 import (
+	"strings"
+
 	"github.com/ganglion-mesh/ganglion/intent/expr"
 )
 
@@ -169,7 +171,7 @@ func (e *Engine) ask(now Boot, in *instance, n int64) {
 	c := e.cellOf(in.rule.edges[0], in.target)
 	in.remember(now)
 	if r := e.caused(in, c.cause); r != ReasonNone {
-		e.tell(Outcome{Kind: Suppressed, Reason: r, Rule: in.rule.Name, Target: in.target, At: now, Facts: in.seen})
+		e.pass(now, in, r, c.cause)
 		return
 	}
 	in.edges += n
@@ -179,6 +181,21 @@ func (e *Engine) ask(now Boot, in *instance, n int64) {
 	} else if in.state == StateCooling {
 		e.notHelped(now, in)
 	}
+}
+
+// pass passes over an edge for its cause, and tells of it. What came by the story is
+// told once a minute, for others may hear that too and answer; and a rule that
+// hears itself has nothing to tell.
+func (e *Engine) pass(now Boot, in *instance, r Reason, c Cause) {
+	chain := e.chain(c)
+	if c.Kind == CauseChain {
+		last := chain[strings.LastIndex(chain, chainSep)+1:]
+		if last == in.rule.Name || sinceOf(now, in.passed) < tellEvery {
+			return
+		}
+		in.passed = now
+	}
+	e.tell(Outcome{Kind: Suppressed, Reason: r, Rule: in.rule.Name, Target: in.target, At: now, Facts: in.seen, Chain: through(chain, in.rule.Name)})
 }
 
 // judgeEdge goes on with a rule that is about edges: one that could not be

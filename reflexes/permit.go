@@ -43,6 +43,7 @@ type Act struct {
 	Loan    uint64 // of class B: the loan that paid for it
 	Until   Boot   // of class B: when that is over, and it may begin no more
 	Stage   uint64 // Staging.ID of the rule
+	Chain   string // rules whose acts led to it and, last, its own: what is behind all that it causes
 	Sensed  Boot   // when what led to it was seen
 	Facts   []Fact
 }
@@ -223,9 +224,7 @@ func (e *Engine) start(now Boot, in *instance, ts *targetState, rung *Rung) Act 
 		Kind: RecordIntent, Act: e.acts, At: now, Boot: e.config.Boot, Class: rung.op.class, Rule: in.rule.Name, Hash: in.rule.Hash, Target: in.target, On: ts.target,
 		Action: rung.text, Rung: in.level, Durable: rung.op.durable, Revives: rung.revives, Leased: rung.op.leased,
 	}
-	if c := in.cause(now); c.Kind == CauseAct {
-		rec.Parent = c.Act
-	}
+	rec.Chain = e.chain(in.cause(now))
 	var until Boot
 	if rung.op.class == ClassB && !rung.op.leased {
 		rec.Loan, until = e.escrow.spend(now)
@@ -244,6 +243,7 @@ func (e *Engine) start(now Boot, in *instance, ts *targetState, rung *Rung) Act 
 	return Act{
 		ID: e.acts, Rule: in.rule.Name, Target: in.target, On: ts.target, Tell: rung.Tell, Do: rung.Do,
 		Class: rung.op.class, Durable: rung.op.durable, Loan: rec.Loan, Until: until, Stage: in.state0.stage.ID, Sensed: in.sensed, Facts: in.seen,
+		Chain: through(rec.Chain, rec.Rule),
 	}
 }
 

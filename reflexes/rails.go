@@ -1,6 +1,9 @@
 package reflexes
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // muteKey is what is muted: a rule, a target, or everything. Exactly one of
 // rule and target is set, or none.
@@ -71,23 +74,46 @@ func (e *Engine) caused(in *instance, c Cause) Reason {
 		return ReasonRequested
 	case CauseDeploy:
 		return ReasonDeploying
-	case CauseAct:
+	case CauseAct, CauseChain:
 		depth := 0
-		for act := c.Act; act != 0; depth++ {
-			r := e.intent(act)
-			if r == nil || depth > maxDepth {
-				break
-			}
-			if r.Rule == in.rule.Name {
+		for rule := range strings.SplitSeq(e.chain(c), chainSep) {
+			if rule == in.rule.Name {
 				return ReasonOwnAct
 			}
-			act = r.Parent
+			if rule != "" {
+				depth++
+			}
 		}
 		if depth >= maxDepth {
 			return ReasonDepth
 		}
 	}
 	return ReasonNone
+}
+
+// chain is the rules whose acts led to what has the cause c, in their order, as far
+// as they are remembered.
+func (e *Engine) chain(c Cause) string {
+	switch c.Kind {
+	case CauseChain:
+		return c.Chain
+	case CauseAct:
+		if r := e.intent(c.Act); r != nil {
+			return through(r.Chain, r.Rule)
+		}
+	}
+	return ""
+}
+
+// chainOf is the chain that goes on from what is told of a rule.
+func (e *Engine) chainOf(o Outcome) string {
+	if r := e.intent(o.Act); o.Act != 0 && r != nil {
+		return through(r.Chain, r.Rule)
+	}
+	if in := e.instances[instanceKey{o.Rule, o.Target}]; in != nil {
+		return through(e.chain(in.cause(e.now)), o.Rule)
+	}
+	return o.Rule
 }
 
 // cause is what the act of an instance would be caused by.
@@ -97,7 +123,7 @@ func (in *instance) cause(now Boot) Cause {
 	}
 	// A level that an act has changed and that stays as it is for a stable period
 	// stands for itself.
-	if c := in.because; c != nil && (c.cause.Kind != CauseAct || now-c.at < resetAfter && now-in.begun < resetAfter) {
+	if c := in.because; c != nil && (!c.cause.acted() || now-c.at < resetAfter && now-in.begun < resetAfter) {
 		return c.cause
 	}
 	return Cause{}

@@ -126,6 +126,7 @@ type Outcome struct {
 	OK     bool   // of Finished
 	Detail string // of Finished: what went wrong; of ReasonPriority: the other rule; of ReasonTokens: what the leader said; of ReasonStaged: how far the rule is
 	Stage  uint64 // Staging.ID of the rule
+	Chain  string // rules whose acts led to it and, last, Rule, with commas between
 }
 
 // NeedsHuman tells that a person has to look.

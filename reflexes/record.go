@@ -25,13 +25,24 @@ type Record struct {
 	Class   Class      `json:"class,omitempty"`
 	Action  string     `json:"action,omitempty"`
 	Rung    int        `json:"rung,omitempty"`
-	Parent  ActID      `json:"parent,omitempty"` // the act that caused it
-	Loan    uint64     `json:"loan,omitempty"`   // of class B: the loan that its token is of
+	Chain   string     `json:"chain,omitempty"` // rules whose acts led to it, see Cause
+	Loan    uint64     `json:"loan,omitempty"`  // of class B: the loan that its token is of
 	Durable bool       `json:"durable,omitempty"`
 	Revives bool       `json:"revives,omitempty"` // it does not count against the host's limit
 	Leased  bool       `json:"leased,omitempty"`  // nor against the target's back-off
 	OK      bool       `json:"ok,omitempty"`      // of a result
 	Detail  string     `json:"detail,omitempty"`
+}
+
+// chainSep stands between the rules of a chain.
+const chainSep = ","
+
+// through is the chain that goes on from an act of a rule to which another led.
+func through(chain, rule string) string {
+	if chain == "" {
+		return rule
+	}
+	return chain + chainSep + rule
 }
 
 // note keeps a record for Explain and for the owner's journal.

@@ -204,7 +204,7 @@ func parseFact(words []string) (Fact, error) {
 func parseCause(words []string) (Cause, error) {
 	if len(words) == 1 {
 		for i, n := range causeNames {
-			if n == words[0] && CauseKind(i) != CauseNone && CauseKind(i) != CauseAct {
+			if n == words[0] && i > 0 && CauseKind(i) < CauseAct {
 				return Cause{Kind: CauseKind(i)}, nil
 			}
 		}
@@ -213,5 +213,8 @@ func parseCause(words []string) (Cause, error) {
 		n, err := strconv.ParseUint(words[1], 10, 63)
 		return Cause{Kind: CauseAct, Act: ActID(n)}, err
 	}
-	return Cause{}, fmt.Errorf("by %s: want requested, deploy or act N", strings.Join(words, " "))
+	if len(words) == 2 && words[0] == "chain" {
+		return Cause{Kind: CauseChain, Chain: words[1]}, nil
+	}
+	return Cause{}, fmt.Errorf("by %s: want requested, deploy, act N or chain RULE,RULE", strings.Join(words, " "))
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"github.com/ganglion-mesh/ganglion/events"
 	"github.com/ganglion-mesh/ganglion/intent"
 	"github.com/ganglion-mesh/ganglion/intent/cron"
 	"github.com/ganglion-mesh/ganglion/intent/expr"
@@ -29,6 +30,13 @@ func CheckIntents(in intent.Intents) (intent.Intents, error) {
 	}
 	if err := checkReflexes(in); err != nil {
 		return in, err
+	}
+	for _, s := range in.Senses {
+		for i, p := range s.Events {
+			if _, err := events.CompileFilter(p); err != nil {
+				return in, Errorf(CodeInvalid, "sense.%s.events[%d]: %v", s.Name, i, err)
+			}
+		}
 	}
 	return in.Normalize(), nil
 }

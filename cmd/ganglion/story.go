@@ -116,6 +116,9 @@ func (c *cli) eventLine(e events.Event, wide bool) string {
 		if e.CauseID != "" {
 			line += " cause=" + e.CauseID
 		}
+		if e.Chain != "" {
+			line += " chain=" + e.Chain
+		}
 	}
 	return strings.TrimRight(line, " ")
 }

@@ -19,10 +19,14 @@ sense "warm" {
 sense "conf" {
   files = ["/etc/x"]
 }
+sense "story" {
+  events = ["app.db.*.unhealthy"]
+}
 `))
 	want := []intent.Sense{
 		{Name: "warm", Command: []string{"/bin/warm", "-c"}, Every: 2 * intent.Second, Timeout: intent.Second, User: "ops"},
 		{Name: "conf", Files: []string{"/etc/x"}},
+		{Name: "story", Events: []string{"app.db.*.unhealthy"}},
 	}
 	if err != nil || !reflect.DeepEqual(in.Senses, want) {
 		t.Errorf("%+v, %v", in.Senses, err)
@@ -32,7 +36,7 @@ sense "conf" {
 		"sense \"x\" {\n  comand = [\"/x\"]\n}":                                        `"comand"`,
 		"sense \"x\" {\n  files = [\"/x\"]\n}\nsense \"x\" {\n  files = [\"/x\"]\n}\n": `sense "x" is declared twice, first at x.hcl:1`,
 		"sense \"x\" {\n  command = [\"/x\"]\n  every = \"1h\"\n}":                     "x.hcl:3:",
-		"sense \"x\" {}": "a command or files are required",
+		"sense \"x\" {}": "a command, files or events are required",
 	} {
 		if _, err := Parse("x.hcl", []byte(src)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", src, err, want)

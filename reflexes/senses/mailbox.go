@@ -114,13 +114,21 @@ func (m *mailbox) forget(by int, at reflexes.Boot) {
 			continue
 		}
 		delete(m.known, key)
-		if info := key.id.Info(); !info.Edge && info.With == 0 {
+		if !counts(key.id) {
 			m.pass = append(m.pass, fact(key.id, key.target, reflexes.Value{}, at))
 		}
 	}
 	slices.SortFunc(m.pass, compareFacts)
 	m.owners[by].known, m.owners[by].told = 0, false
 	m.deliver(m.pass)
+}
+
+// counts tells of counters of edges, and of what tells of the last edge. They stay
+// what they were while their sense cannot tell: it goes on from there, and what
+// was known before is nothing new then.
+func counts(id reflexes.VarID) bool {
+	info := id.Info()
+	return info.Edge || info.With != 0
 }
 
 // all returns what is known now, sorted.

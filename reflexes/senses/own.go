@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/ganglion-mesh/ganglion/reflexes"
@@ -85,6 +86,7 @@ func (o *Own) Run(ctx context.Context, emit Emit) error {
 			if !there[s] {
 				end()
 				delete(running, s)
+				emit(gone(nil, s.Target(), o.cfg.Now(), s.Vars()...))
 			}
 		}
 		for _, s := range list {
@@ -106,7 +108,7 @@ func (o *Own) begin(ctx context.Context, s Targeted, emit Emit) (end func()) {
 		sense: s, log: o.cfg.Logger, emit: emit,
 		wish:   func() (bool, <-chan struct{}) { return true, nil }, // it ends when it is not
 		mark:   func(State, string) {},
-		forget: func() { emit(gone(nil, s.Target(), o.cfg.Now(), s.Vars()...)) },
+		forget: func() { emit(gone(nil, s.Target(), o.cfg.Now(), levels(s.Vars())...)) },
 	}
 	var running sync.WaitGroup
 	running.Go(func() { k.run(ctx) })
@@ -114,4 +116,9 @@ func (o *Own) begin(ctx context.Context, s Targeted, emit Emit) (end func()) {
 		cancel()
 		running.Wait()
 	}
+}
+
+// levels are the variables of which nothing is known while their sense cannot tell.
+func levels(ids []reflexes.VarID) []reflexes.VarID {
+	return slices.DeleteFunc(slices.Clone(ids), counts)
 }

@@ -107,3 +107,48 @@ func TestOwnRecovers(t *testing.T) {
 		}
 	})
 }
+
+// counting is a sense of edges, of which one run leaves its count to the next.
+type counting struct {
+	*probed
+	count int64
+}
+
+func (c *counting) Vars() []reflexes.VarID {
+	return []reflexes.VarID{reflexes.SenseCount, reflexes.SenseOK}
+}
+
+func (c *counting) Run(ctx context.Context, emit Emit) error {
+	c.count += 3
+	at := bootNow()
+	emit([]reflexes.Fact{fact(reflexes.SenseOK, c.Target(), reflexes.Bool(true), at), fact(reflexes.SenseCount, c.Target(), reflexes.Int(c.count), at)})
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-c.end:
+		return err
+	}
+}
+
+// TestOwnKeepsCounts: a sense that fails goes on counting, and what it had counted is
+// not taken back, else it would be new to rules when it is told again. It is when
+// the sense goes for good.
+func TestOwnKeepsCounts(t *testing.T) {
+	o := must[*Own](t)(NewOwn(OwnConfig{Now: bootNow}))
+	c := &counting{probed: &probed{name: "a", end: make(chan error)}}
+	o.Set([]Targeted{c})
+	e := listen(t, o)
+	e.waitFor(reflexes.SenseCount, "a", is(reflexes.Int(3)))
+	c.end <- errors.New("out of order")
+	e.waitFor(reflexes.SenseCount, "a", is(reflexes.Int(6)))
+	var told []string
+	for _, f := range e.all() {
+		told = append(told, f.String())
+	}
+	want := "sense:a sense.ok = true, sense:a sense.count = 3, sense:a sense.ok = ?, sense:a sense.ok = true, sense:a sense.count = 6"
+	if got := strings.Join(told, ", "); got != want {
+		t.Errorf("told\n%s, want\n%s", got, want)
+	}
+	o.Set(nil)
+	e.waitFor(reflexes.SenseCount, "a", unknown)
+}

@@ -33,6 +33,7 @@ var pageRows = map[string]struct{ from, needs, else_ string }{
 	"disks":         {"statfs of file systems that this host stores, each 2 s", "", ""},
 	"disk-busy":     {"/proc/diskstats, each 2 s", "a block device", "Unknown"},
 	"command:NAME":  {"a command of your own, each 100 ms to 1 min; its first line", "cgroup v2, to end all that it leaves behind", "ends what has stayed in its process group"},
+	"events:NAME":   {"NATS, over one connection for all of them, as it is told", "a NATS server that is reached", "Unknown; what is told meanwhile is not heard"},
 	"files:NAME":    {"inotify on the directories of the files", "", "what cannot be watched is looked at each 10 s"},
 }
 
@@ -43,7 +44,7 @@ func sensesTable(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	senses = append(senses, must[*Command](t)(NewCommand(CommandConfig{Target: "x", Run: says(""), Now: bootNow})), newFiles(t, "/x"))
+	senses = append(senses, must[*Command](t)(NewCommand(CommandConfig{Target: "x", Run: says(""), Now: bootNow})), newFiles(t, "/x"), newEvents(t, nil))
 	var b strings.Builder
 	b.WriteString("\n| sense | tells | from | takes | else |\n|---|---|---|---|---|\n")
 	for _, s := range senses {

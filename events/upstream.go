@@ -2,6 +2,7 @@ package events
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -13,17 +14,37 @@ import (
 
 const connectTimeout = 5 * time.Second
 
+// InProcess is a NATS server in this process; *Server is one.
+type InProcess interface {
+	InProcessConn() (net.Conn, error)
+}
+
+// Upstream is where NATS is.
+type Upstream struct {
+	// Local is asked before each connection for the server of this process,
+	// which is preferred; nil, or returning nil, means there is none now.
+	Local func() InProcess
+	// Servers is asked before each connection for URLs, nats://host:port. It
+	// may return none; then a connection is tried again later.
+	Servers func() []string
+	// TLS is the client side of a connection to Servers; nil means plain text.
+	TLS *tls.Config
+	// Creds is a NATS credentials file for an external NATS; empty means none.
+	Creds string
+}
+
 // errNoServer is a session's end when there is nowhere to connect to.
 var errNoServer = errors.New("no NATS server is known yet")
 
 // connect makes one connection, to the server of this process if there is one.
 // The connection never reconnects by itself: the client's own buffer and
 // server list would then outlive what the ring and the mesh know. When it
-// breaks it calls cancel, when ctx ends it breaks.
-func (p *Publisher) connect(ctx context.Context, cancel context.CancelCauseFunc) (*nats.Conn, error) {
+// breaks it calls cancel, when ctx ends it breaks. What the server refuses later
+// is said to refused.
+func (u *Upstream) connect(ctx context.Context, cancel context.CancelCauseFunc, host string, refused func(error)) (*nats.Conn, error) {
 	dialer := &ctxDialer{ctx: ctx}
 	opts := []nats.Option{
-		nats.Name("ganglion " + p.cfg.Recorder.host),
+		nats.Name("ganglion " + host),
 		nats.NoReconnect(),
 		nats.ReconnectBufSize(-1),
 		nats.Timeout(connectTimeout),
@@ -31,11 +52,9 @@ func (p *Publisher) connect(ctx context.Context, cancel context.CancelCauseFunc)
 		nats.MaxPingsOutstanding(2),
 		nats.SetCustomDialer(dialer),
 		nats.ClosedHandler(func(nc *nats.Conn) { cancel(closedErr(nc)) }),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			p.cfg.Logger.Warn("events: NATS refuses an event", "err", err)
-		}),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused(err) }),
 	}
-	urls, more := p.target()
+	urls, more := u.target()
 	if more == nil {
 		return nil, errNoServer
 	}
@@ -50,25 +69,25 @@ func (p *Publisher) connect(ctx context.Context, cancel context.CancelCauseFunc)
 }
 
 // target is where to connect now; nil options if there is nowhere.
-func (p *Publisher) target() (urls string, opts []nats.Option) {
-	if p.cfg.Local != nil {
-		if local := p.cfg.Local(); local != nil {
+func (u *Upstream) target() (urls string, opts []nats.Option) {
+	if u.Local != nil {
+		if local := u.Local(); local != nil {
 			return "", []nats.Option{nats.InProcessServer(local)}
 		}
 	}
-	if p.cfg.Servers == nil {
+	if u.Servers == nil {
 		return "", nil
 	}
-	list := p.cfg.Servers()
+	list := u.Servers()
 	if len(list) == 0 {
 		return "", nil
 	}
 	opts = []nats.Option{nats.IgnoreDiscoveredServers()}
-	if p.cfg.TLS != nil {
-		opts = append(opts, nats.Secure(p.cfg.TLS.Clone()))
+	if u.TLS != nil {
+		opts = append(opts, nats.Secure(u.TLS.Clone()))
 	}
-	if p.cfg.Creds != "" {
-		opts = append(opts, nats.UserCredentials(p.cfg.Creds))
+	if u.Creds != "" {
+		opts = append(opts, nats.UserCredentials(u.Creds))
 	}
 	return strings.Join(list, ","), opts
 }
