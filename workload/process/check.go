@@ -89,12 +89,11 @@ func (d *Driver) startCheck(ctx context.Context, p *prepared, n int) (*handle, e
 		return nil, err
 	}
 	r := run{Nonce: d.newNonce()}
-	pidfd := -1
-	l := &launch{path: p.path, argv: p.spec.Command, attr: p.attr(d.null, n, r.Nonce, &pidfd)}
+	l := &launch{path: p.path, argv: p.spec.Command, attr: p.attr(d.null, n, r.Nonce)}
 	if err := d.fork(p.user.kind(), l); err != nil {
 		return nil, p.explain(err)
 	}
-	h, err := d.newHandle(p.spec, n, l.pid, pidfd, r)
+	h, err := d.newHandle(p.spec, n, l.pid, l.pidfd, r)
 	if err != nil {
 		abandon(l.pid)
 		return nil, fmt.Errorf("check %s: %w", p.spec.ID, err)

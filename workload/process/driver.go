@@ -77,8 +77,9 @@ type Driver struct {
 	exits  exitReader
 
 	// For tests alone.
-	keepClass bool   // copies inherit the agent's scheduling class
-	afterFork func() // called between an exec and its record
+	keepClass  bool   // copies inherit the agent's scheduling class
+	shareTable bool   // launchers share the agent's descriptors, as where they cannot do otherwise
+	afterFork  func() // called between an exec and its record
 
 	closing chan struct{}
 	wg      sync.WaitGroup // launchers, watchers, sweeps

@@ -44,9 +44,6 @@ type handle struct {
 
 // newHandle takes over pidfd.
 func (d *Driver) newHandle(spec workload.Spec, n, pid, pidfd int, r run) (*handle, error) {
-	if pidfd < 0 {
-		return nil, errors.New("the kernel gives no pidfd; Linux 5.10 or later is needed")
-	}
 	st, err := program.ReadStat(pid)
 	if err == nil {
 		err = unix.SetNonblock(pidfd, true) // what makes os.NewFile use the poller

@@ -18,12 +18,13 @@ import (
 
 // launch is one fork and exec, handed to a launcher thread.
 type launch struct {
-	path string
-	argv []string
-	attr *syscall.ProcAttr
-	pid  int
-	err  error
-	done chan struct{}
+	path  string
+	argv  []string
+	attr  *syscall.ProcAttr
+	pid   int
+	pidfd int // of pid
+	err   error
+	done  chan struct{}
 }
 
 // Kinds of launcher threads.
@@ -41,14 +42,34 @@ func (d *Driver) fork(kind int, l *launch) error {
 	if err != nil {
 		return err
 	}
-	l.done = make(chan struct{})
+	l.pidfd, l.done = -1, make(chan struct{})
 	select {
 	case reqs <- l:
 	case <-d.closing:
 		return ErrClosed
 	}
 	<-l.done
-	return l.err
+	if l.err != nil || l.pidfd >= 0 {
+		return l.err
+	}
+	// One made with the process would be in the launcher's table. The number is
+	// surely the copy's: only we reap it.
+	if l.pidfd, err = unix.PidfdOpen(l.pid, 0); err != nil {
+		abandon(l.pid)
+		return fmt.Errorf("watch process %d (Linux 5.10 or later is needed): %w", l.pid, err)
+	}
+	return nil
+}
+
+// run forks and execs on the launcher thread, whose table of descriptors is own,
+// or nil where it shares the agent's.
+func (l *launch) run(own *table) {
+	if own != nil {
+		l.pid, l.err = own.forkExec(l.path, l.argv, l.attr)
+		return
+	}
+	l.attr.Sys.PidFD = &l.pidfd
+	l.pid, l.err = syscall.ForkExec(l.path, l.argv, l.attr)
 }
 
 func (d *Driver) launcher(kind int) (chan *launch, error) {
@@ -61,7 +82,7 @@ func (d *Driver) launcher(kind int) (chan *launch, error) {
 		return d.launchers[kind], nil
 	}
 	reqs, ready := make(chan *launch), make(chan error)
-	d.wg.Go(func() { d.launcherThread(kind, reqs, ready) })
+	d.wg.Go(func() { ownThread(func() { d.launcherThread(kind, reqs, ready) }) })
 	if err := <-ready; err != nil {
 		return nil, fmt.Errorf("confine a thread for starting copies: %w", err)
 	}
@@ -69,37 +90,50 @@ func (d *Driver) launcher(kind int) (chan *launch, error) {
 	return reqs, nil
 }
 
-// launcherThread never unlocks its thread, so the thread ends with it and no
-// other goroutine ever runs with what was set on it.
+// launcherThread runs on an ownThread, so that no other goroutine ever runs with
+// what is set on it.
 func (d *Driver) launcherThread(kind int, reqs chan *launch, ready chan error) {
-	runtime.LockOSThread()
-	if unix.Gettid() == unix.Getpid() {
-		// Not on the main thread: it cannot end, and /proc/PID would show its
-		// confinement as the agent's. While this goroutine holds it, the next
-		// gets another.
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			d.launcherThread(kind, reqs, ready)
-		}()
-		<-done
-		runtime.UnlockOSThread()
-		return
-	}
 	warn, err := program.ConfineThread(program.Confinement{Plain: kind == plain, Privileged: d.root, KeepClass: d.keepClass})
 	if warn != nil {
 		d.log.Warn("confine copies", "error", warn)
+	}
+	var own *table
+	if err == nil && !d.shareTable {
+		own, err = newTable()
+	}
+	if errors.Is(err, errShared) {
+		d.log.Info("starts take longer the more descriptors the agent holds", "error", err)
+		err = nil
 	}
 	ready <- err
 	for err == nil {
 		select {
 		case l := <-reqs:
-			l.pid, l.err = syscall.ForkExec(l.path, l.argv, l.attr)
+			l.run(own)
 			close(l.done)
 		case <-d.closing:
 			return
 		}
 	}
+}
+
+// ownThread runs f on a thread that no other goroutine has ever again: it ends
+// with f. It is not the main thread, which cannot end, and whose confinement and
+// descriptors /proc/PID would show as the agent's.
+func ownThread(f func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return
+	}
+	// While this goroutine holds the main thread, the next gets another.
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ownThread(f)
+	}()
+	<-done
+	runtime.UnlockOSThread()
 }
 
 const oomScoreFile = "oom_score_adj"

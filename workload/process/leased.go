@@ -120,16 +120,15 @@ func (d *Driver) startKeeper(p *prepared, n int) (*handle, error) {
 	}
 	defer orders.Close()
 	r := run{Boot: d.boot, Spec: p.hash, Start: n, Nonce: p.next, Since: time.Now()}
-	pidfd := -1
 	l := &launch{path: d.cfg.Keeper[0], argv: d.cfg.Keeper, attr: &syscall.ProcAttr{
 		Dir: "/", Env: []string{NonceVar + "=" + r.Nonce},
 		Files: []uintptr{orders.Fd(), p.out[0].Fd(), p.out[1].Fd()},
-		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
 	}}
 	if err := d.fork(plain, l); err != nil {
 		return nil, fmt.Errorf("execute its keeper %s: %w", d.cfg.Keeper[0], err)
 	}
-	h, err := d.newHandle(p.spec, n, l.pid, pidfd, r)
+	h, err := d.newHandle(p.spec, n, l.pid, l.pidfd, r)
 	if err != nil {
 		abandon(l.pid)
 		return nil, fmt.Errorf("watch its keeper: %w", err)

@@ -243,15 +243,14 @@ func (d *Driver) start(p *prepared, n int) (*handle, error) {
 		}
 	}
 	r := run{Boot: d.boot, Spec: p.hash, Start: n, Nonce: p.next, Since: time.Now()}
-	pidfd := -1
-	l := &launch{path: p.path, argv: p.spec.Command, attr: p.attr(d.null, n, r.Nonce, &pidfd)}
+	l := &launch{path: p.path, argv: p.spec.Command, attr: p.attr(d.null, n, r.Nonce)}
 	if err := d.fork(p.user.kind(), l); err != nil {
 		return nil, p.explain(err)
 	}
 	if d.afterFork != nil {
 		d.afterFork()
 	}
-	h, err := d.newHandle(p.spec, n, l.pid, pidfd, r)
+	h, err := d.newHandle(p.spec, n, l.pid, l.pidfd, r)
 	if err != nil {
 		abandon(l.pid)
 		return nil, fmt.Errorf("watch %s: %w", p.spec.ID, err)
@@ -319,12 +318,12 @@ func (d *Driver) afterStart(p *prepared, pid int) {
 }
 
 // attr is what fork and exec are told for start n.
-func (p *prepared) attr(null *os.File, n int, nonce string, pidfd *int) *syscall.ProcAttr {
+func (p *prepared) attr(null *os.File, n int, nonce string) *syscall.ProcAttr {
 	env := make([]string, 0, len(p.env)+2)
 	env = append(env, NonceVar+"="+nonce) // first, where a search finds it soonest
 	env = append(env, p.env...)
 	env = append(env, "GANGLION_START="+strconv.Itoa(n))
-	sys := &syscall.SysProcAttr{Setsid: true, Credential: p.user.credential(), PidFD: pidfd}
+	sys := &syscall.SysProcAttr{Setsid: true, Credential: p.user.credential()}
 	if p.cg != nil {
 		sys.UseCgroupFD, sys.CgroupFD = true, int(p.cg.Dir.Fd())
 	}

@@ -23,22 +23,33 @@ import (
 // kills is how often each target is killed in one run of the benchmark.
 const kills = 220
 
+// held is how many descriptors more an agent of some three hundred copies holds.
+const held = 2000
+
 // BenchmarkRestart measures from right before the SIGKILL of a copy to the first
 // instruction of main of its replacement, beside a C program that can do nothing
 // but wait, vfork and exec, of the same copy, killed in turn in the same run.
 // What counts is the ratio, not the times. "realtime" has everyone, the floor and
 // the copies too, at SCHED_FIFO, so that what else runs on the machine does not
-// count; "ordinary" has not.
+// count; "ordinary" has not. "held" is with many descriptors open. "shared" is a
+// driver whose launchers share the descriptors, as where the kernel is too old.
 func BenchmarkRestart(b *testing.B) {
 	prog, floor := compile(b, "stamp"), compile(b, "floor")
+	run := func(b *testing.B) {
+		b.Run("few", func(b *testing.B) { benchRestart(b, floor, prog) })
+		b.Run("held", func(b *testing.B) {
+			hold(b, held)
+			benchRestart(b, floor, prog)
+		})
+	}
 	b.Run("realtime", func(b *testing.B) {
 		if err := setClass(unix.SCHED_FIFO, 20); err != nil {
 			b.Skipf("needs the right to SCHED_FIFO: %v", err)
 		}
 		defer setClass(unix.SCHED_NORMAL, 0)
-		benchRestart(b, floor, prog)
+		run(b)
 	})
-	b.Run("ordinary", func(b *testing.B) { benchRestart(b, floor, prog) })
+	b.Run("ordinary", run)
 }
 
 // setClass sets the scheduling class of all threads of this process. Threads
@@ -60,16 +71,19 @@ func setClass(policy, priority uint32) error {
 
 func benchRestart(b *testing.B, floorProg, prog string) {
 	for b.Loop() {
-		floor, driver := startFloor(b, floorProg, prog), startDriven(b, prog)
+		targets := map[string]*target{
+			"floor": startFloor(b, floorProg, prog), "driver": startDriven(b, prog, false), "shared": startDriven(b, prog, true),
+		}
 		times := map[string][]time.Duration{}
 		for range kills {
-			for name, target := range map[string]*target{"floor": floor, "driver": driver} {
+			for name, target := range targets {
 				settle()
 				times[name] = append(times[name], target.kill(b))
 			}
 		}
-		floor.end()
-		driver.end()
+		for _, target := range targets {
+			target.end()
+		}
 		report(b, times)
 	}
 }
@@ -85,6 +99,7 @@ func report(b *testing.B, times map[string][]time.Duration) {
 	b.ReportMetric(at("driver", .5), "p50-µs")
 	b.ReportMetric(at("driver", .99), "p99-µs")
 	b.ReportMetric(at("driver", .5)/at("floor", .5), "p50/floor")
+	b.ReportMetric(at("shared", .5)/at("floor", .5), "shared-p50/floor")
 	b.ReportMetric(kills, "kills")
 }
 
@@ -178,9 +193,9 @@ func follow(b *testing.B, path string, end func()) *target {
 
 // startDriven keeps a copy running as supervision does: the exit comes by the
 // channel, the next start is of the same Spec.
-func startDriven(b *testing.B, prog string) *target {
+func startDriven(b *testing.B, prog string, shared bool) *target {
 	d := fresh(b, Config{})
-	d.keepClass = true
+	d.keepClass, d.shareTable = true, shared
 	s := workload.Spec{ID: workload.CopyID{App: "bench", N: 1}, Version: "v", Command: []string{prog}}
 	var h workload.Handle = start(b, d, s, 1)
 	quit, done := make(chan struct{}), make(chan struct{})
