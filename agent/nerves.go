@@ -86,7 +86,7 @@ func newNerves(m *member) (_ *nerves, err error) {
 	if n.listener, err = events.NewListener(events.ListenerConfig{Upstream: m.upstream(), Mesh: m.meshName(), Host: m.cfg.Name, Logger: m.log}); err != nil {
 		return nil, err
 	}
-	list = append(list, &copySense{n}, &meshSense{n}, n.own)
+	list = append(list, &copySense{n}, &meshSense{n}, &peerSense{n}, n.own)
 	if n.set, err = senses.New(senses.Config{Senses: list, Now: clock, Logger: m.log}); err != nil {
 		return nil, err
 	}

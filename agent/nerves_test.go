@@ -272,7 +272,6 @@ func TestReflexOfTheHost(t *testing.T) {
 		"did you mean host.cpu.count":         {Name: "x", When: "host.cpu.cont > 0", Act: []intent.Action{{Op: "emit", Target: "x"}}},
 		"it holds whatever happens":           limit(intent.Reflex{Name: "x", When: "host.cpu.count > 0", Act: []intent.Action{{Op: "restart", Target: "web"}}}),
 		"it can never hold":                   {Name: "x", When: "host.memory.available_ratio > 1.5", Act: []intent.Action{{Op: "emit", Target: "x"}}},
-		"nothing tells peer.rtt_second":       {Name: "x", When: "peer.rtt_seconds > 1.0", Scope: "peer:*", Act: []intent.Action{{Op: "emit", Target: "x"}}},
 	} {
 		err := h.Post(t.Context(), "/v1/apply", nil, api.ApplyRequest{Intents: intent.Intents{Reflexes: []intent.Reflex{r}}}, nil)
 		if err == nil || !strings.Contains(err.Error(), want) {

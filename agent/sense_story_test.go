@@ -100,3 +100,28 @@ func TestPatternsOfNoEvent(t *testing.T) {
 		}
 	}
 }
+
+// TestPeersAreSensed: how another host is, as it says itself, and the way to it; of a
+// host that has gone nothing is known any more.
+func TestPeersAreSensed(t *testing.T) {
+	hosts := startMesh(t, 2)
+	known := func(want bool) error {
+		var list []api.ReflexVar
+		if err := hosts[0].Get(t.Context(), "/v1/local/reflexes/vars", nil, &list); err != nil {
+			return err
+		}
+		for _, v := range list {
+			i := slices.IndexFunc(v.Values, func(x api.ReflexFact) bool { return x.Target == "peer:h2" && x.Value.Known() })
+			if v.Scope == "peer" && v.Kind == "sampled" && (i >= 0) != want {
+				return fmt.Errorf("%s: %+v", v.Name, v.Values)
+			}
+			if i >= 0 && v.Scope == "peer" && v.Kind == "sampled" && (v.Values[i].Value.AsFloat() < 0 || v.Values[i].Value.AsFloat() > 1) {
+				t.Errorf("%s is %s", v.Name, v.Values[i].Value)
+			}
+		}
+		return nil
+	}
+	await(t, 30*time.Second, "h2 is sensed", func() error { return known(true) })
+	hosts[1].stop(t)
+	await(t, 40*time.Second, "nothing is known of h2", func() error { return known(false) })
+}

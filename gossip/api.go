@@ -41,6 +41,13 @@ func (p *Pool) Vitals(host string) (v Vitals, age time.Duration, ok bool) {
 	return p.table.get(hostHash(host), time.Now())
 }
 
+// RTT returns how long the last probe of a host by this one took, there and back,
+// and how long ago that was. Each host is probed in turn, one in each
+// ProbeInterval.
+func (p *Pool) RTT(host string) (rtt, age time.Duration, ok bool) {
+	return p.trips.get(host, time.Now())
+}
+
 // Freshness says how far the vitals of a host can be believed now.
 func (p *Pool) Freshness(host string) Freshness {
 	_, age, ok := p.Vitals(host)

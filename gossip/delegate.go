@@ -120,13 +120,17 @@ func (d *delegate) MergeRemoteState(b []byte, join bool) {
 // pinger puts a host's own vitals into its answers to probes: each host is
 // probed about once a second by someone, so what gossip missed is found with no
 // packet more.
-type pinger struct{ *delegate }
+type pinger struct {
+	*delegate
+	trips *trips
+}
 
 func (p pinger) AckPayload() []byte {
 	return p.table.appendOwn(appendBatchHeader(nil), time.Now())
 }
 
-func (p pinger) NotifyPingComplete(_ *memberlist.Node, _ time.Duration, payload []byte) {
+func (p pinger) NotifyPingComplete(n *memberlist.Node, took time.Duration, payload []byte) {
+	p.trips.note(n.Name, took, time.Now())
 	if len(payload) > 0 {
 		p.receive(payload, true)
 	}

@@ -33,6 +33,7 @@ type Pool struct {
 	transport memberlist.NodeAwareTransport
 	self      netip.AddrPort
 	table     *table
+	trips     trips
 	peers     peerFile
 	dirty     chan struct{} // of one place: serf's view may differ from ours
 	moved     chan struct{} // of one place: the peers on disk may not be those that there are
@@ -158,7 +159,7 @@ func (p *Pool) create(events chan<- serf.Event) (*serf.Serf, error) {
 	seam := &seam{NodeAwareTransport: p.transport}
 	seam.install = func() {
 		d := &delegate{serf: mc.Delegate, table: p.table, log: p.cfg.Logger}
-		mc.Delegate, mc.Ping = d, pinger{d}
+		mc.Delegate, mc.Ping = d, pinger{d, &p.trips}
 	}
 	mc.Transport = seam
 	sc := serf.DefaultConfig()
@@ -243,6 +244,7 @@ func (p *Pool) watch(ctx context.Context) {
 		case <-timer.C:
 			p.refresh()
 			p.table.forget(time.Now())
+			p.trips.forget(time.Now())
 			ring(p.moved) // what could not be saved is tried again
 			timer.Reset(RefreshInterval(int(p.table.hosts.Load())))
 		}

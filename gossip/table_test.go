@@ -204,8 +204,8 @@ func TestDelegateTakesAnything(t *testing.T) {
 	if len(d.table.entries) != 0 {
 		t.Error("a record came from nowhere")
 	}
-	pinger{d}.NotifyPingComplete(nil, 0, []byte{1, 2, 3})
-	pinger{d}.NotifyPingComplete(nil, 0, nil)
+	pinger{d, &trips{}}.NotifyPingComplete(&memberlist.Node{Name: "h9"}, 0, []byte{1, 2, 3})
+	pinger{d, &trips{}}.NotifyPingComplete(&memberlist.Node{Name: "h9"}, 0, nil)
 }
 
 // Serf's messages go first and vitals never overflow a packet.
@@ -237,9 +237,9 @@ func TestAckCarriesOwnVitals(t *testing.T) {
 	b, _ := newTestDelegate()
 	b.table.self = 99
 	b.NotifyMsg(nil)
-	pinger{b}.NotifyPingComplete(nil, 0, pinger{a}.AckPayload()) // nothing published yet
+	pinger{b, &trips{}}.NotifyPingComplete(&memberlist.Node{Name: "h9"}, 0, pinger{a, &trips{}}.AckPayload()) // nothing published yet
 	a.table.publish(Vitals{Bits: 5}, time.Now())
-	pinger{b}.NotifyPingComplete(nil, 0, pinger{a}.AckPayload())
+	pinger{b, &trips{}}.NotifyPingComplete(&memberlist.Node{Name: "h9"}, 0, pinger{a, &trips{}}.AckPayload())
 	if v, _, ok := b.table.get(a.table.self, time.Now()); !ok || v.Bits != 5 {
 		t.Errorf("vitals by probe: %+v, %v", v, ok)
 	}

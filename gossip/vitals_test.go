@@ -184,3 +184,29 @@ func ExampleRefreshInterval() {
 	fmt.Println(RefreshInterval(5), RefreshInterval(1000), RefreshInterval(5000))
 	// Output: 5s 10s 1m0s
 }
+
+// The round trip to each host is known once it was probed, is that of the last
+// probe, and is forgotten with the host.
+func TestRoundTrips(t *testing.T) {
+	inMesh(t, func(m *mesh) {
+		hosts := m.five()
+		m.within(10*time.Second, "the way to all is known", func() bool {
+			return !slices.ContainsFunc(hosts[1:], func(h *host) bool { _, age, ok := hosts[0].RTT(h.cfg.Name); return !ok || age > 10*time.Second })
+		})
+		if _, _, ok := hosts[0].RTT("h1"); ok {
+			t.Error("a host knows the way to itself")
+		}
+	})
+	var known trips
+	at := time.Now()
+	known.note("a", 5*time.Millisecond, at)
+	known.note("b", 6*time.Millisecond, at)
+	known.note("a", 7*time.Millisecond, at.Add(time.Minute))
+	if took, age, ok := known.get("a", at.Add(2*time.Minute)); took != 7*time.Millisecond || age != time.Minute || !ok {
+		t.Errorf("%s, %s ago, %t", took, age, ok)
+	}
+	known.forget(at.Add(forgetAfter))
+	if _, _, ok := known.get("b", at); ok || len(known.last) != 1 {
+		t.Errorf("kept %v", known.last)
+	}
+}

@@ -43,7 +43,7 @@ func (e *Engine) mistrusts(now Boot, c *cell) bool {
 	case AppReady:
 		t := e.cells[cellKey{CheckTimeouts, c.target}]
 		return !c.value.AsBool() && t != nil && t.value.AsInt() > 0 && e.running(c.target) && e.pressed(now)
-	case PeerState, PeerSick, PeersFailed, PeersSick, PeersAlive, LeaderSilent, LeaderKnown:
+	case PeerState, PeerRTT, PeersFailed, PeersSick, PeersAlive, LeaderSilent, LeaderKnown:
 		return now < e.doubtUntil
 	}
 	return false
@@ -78,7 +78,7 @@ func guarded(id VarID) bool {
 
 func accused(id VarID) bool {
 	switch id {
-	case PeerState, PeerSick, PeersFailed, PeersSick, PeersAlive, LeaderSilent, LeaderKnown:
+	case PeerState, PeerRTT, PeersFailed, PeersSick, PeersAlive, LeaderSilent, LeaderKnown:
 		return true
 	}
 	return false

@@ -85,7 +85,10 @@ const (
 	UnitFailures
 	UnitFailures10m
 	PeerState
-	PeerSick
+	PeerCPU
+	PeerMemory
+	PeerDisk
+	PeerPressure
 	PeerRTT
 	PeerFailures
 	SenseValue
@@ -251,10 +254,16 @@ var table = [...]Var{
 		Doc: "the same within ten minutes"},
 	PeerState: {Name: "peer.state", Type: expr.StringType, Scope: ScopePeer, Source: "gossip",
 		Doc: "\"alive\", \"suspect\", \"failed\" or \"left\""},
-	PeerSick: {Name: "peer.sick", Type: expr.BoolType, Scope: ScopePeer, Source: "gossip", MaxAge: time.Minute,
-		Doc: "its vitals say that it is not well; Unknown when they are stale"},
-	PeerRTT: {Name: "peer.rtt_seconds", Type: expr.FloatType, Unit: "seconds", Scope: ScopePeer, Source: "gossip", MaxAge: time.Minute,
-		Doc: "estimated round trip to it"},
+	PeerCPU: {Name: "peer.cpu_ratio", Type: expr.FloatType, Unit: "ratio", Scope: ScopePeer, Source: "gossip", MaxAge: 3 * time.Minute,
+		Doc: "share of its CPU that is in use, as it says itself; of hosts that are alive, as the next three"},
+	PeerMemory: {Name: "peer.memory_ratio", Type: expr.FloatType, Unit: "ratio", Scope: ScopePeer, Source: "gossip", MaxAge: 3 * time.Minute,
+		Doc: "share of its memory that is in use"},
+	PeerDisk: {Name: "peer.disk_ratio", Type: expr.FloatType, Unit: "ratio", Scope: ScopePeer, Source: "gossip", MaxAge: 3 * time.Minute,
+		Doc: "share of the disk of its data_dir that is in use"},
+	PeerPressure: {Name: "peer.pressure_ratio", Type: expr.FloatType, Unit: "ratio", Scope: ScopePeer, Source: "gossip", MaxAge: 3 * time.Minute,
+		Doc: "highest of its pressures, of CPU, memory and I/O"},
+	PeerRTT: {Name: "peer.rtt_seconds", Type: expr.FloatType, Unit: "seconds", Scope: ScopePeer, Source: "gossip", MaxAge: 5 * time.Minute,
+		Doc: "round trip of this host's last probe of it; gossip probes one host in each second or so, all in turn"},
 	PeerFailures: {Name: "peer.failures", Type: expr.IntType, Scope: ScopePeer, Source: "gossip", Edge: true,
 		Doc: "times that it went to failed"},
 	SenseValue: {Name: "sense.value", Type: expr.FloatType, Scope: ScopeSense, Source: "command", MaxAge: 2 * time.Minute,

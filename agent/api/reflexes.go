@@ -44,18 +44,9 @@ func (j *Judge) Rule(r intent.Reflex, app string) (*reflexes.Rule, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, id := range rule.Reads() {
-		if slices.Contains(untold, id) {
-			return nil, &intent.ValidationError{Problems: []intent.Problem{{Path: "when", Why: "nothing tells " + id.String() + " yet; leave it out"}}}
-		}
-	}
 	rule.Name = RuleName(r.Name, app)
 	return rule, nil
 }
-
-// untold are variables that no host senses yet. (Those of units and of senses of
-// users are refused with their scope.)
-var untold = []reflexes.VarID{reflexes.PeerSick, reflexes.PeerRTT}
 
 // RuleName is the name by which a host knows a reflex: that of the reflex, and
 // before it that of the app that it is in.
