@@ -13,6 +13,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/agent/reflexer"
 	"github.com/ganglion-mesh/ganglion/consensus"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/events"
 	"github.com/ganglion-mesh/ganglion/reflexes"
 	"github.com/ganglion-mesh/ganglion/workload"
 )
@@ -81,7 +82,7 @@ func means(t reflexes.Target, id workload.CopyID) bool {
 // reach has whoever leads do what reaches beyond this host's own copies. It is done
 // when it is committed: the mesh sees to it by its ordinary ways.
 func (n *nerves) reach(ctx context.Context, o reflexer.Order) error {
-	req := api.ActRequest{Host: n.cfg.Name, Loan: o.Loan, Op: o.Do.Op, Rule: o.Rule, Stage: o.Stage, Why: fmt.Sprintf("reflex %s (act %d)", o.Rule, o.ID)}
+	req := api.ActRequest{Host: n.cfg.Name, Loan: o.Loan, Op: o.Do.Op, Rule: o.Rule, Stage: o.Stage, Why: fmt.Sprintf("reflex %s (act %d)", o.Rule, o.ID), Chain: plainChain(o.Chain)}
 	if o.Do.Op == "evict" {
 		if req.App = appOf(o.On); req.App == "" {
 			return fmt.Errorf("evict %s: it is no copy and no app", o.On)
@@ -167,6 +168,9 @@ func (m *member) serveAct(ctx context.Context, req api.ActRequest, key string) e
 	if req.Loan == 0 { // the log would take it for what a person asks for
 		return api.Errorf(api.CodeInvalid, "%s for host %s: no token of the budget pays for it", shorten(req.Op), shorten(req.Host))
 	}
+	if err := events.CheckChain(req.Chain); err != nil {
+		return api.Errorf(api.CodeInvalid, "%s for host %s: %v", shorten(req.Op), shorten(req.Host), err)
+	}
 	ref := topology.RuleRef{Rule: req.Rule, Stage: req.Stage}
 	if why := state.Refuses(ref, req.Host); why != "" {
 		return api.Errorf(api.CodeRejected, "%s for host %s: %s", shorten(req.Op), shorten(req.Host), why)
@@ -174,9 +178,9 @@ func (m *member) serveAct(ctx context.Context, req api.ActRequest, key string) e
 	var cmd topology.Command
 	switch req.Op {
 	case "drain_self":
-		cmd.SetDrain = &topology.SetDrain{Host: req.Host, Drain: topology.DrainDraining, Loan: req.Loan, For: ref}
+		cmd.SetDrain = &topology.SetDrain{Host: req.Host, Drain: topology.DrainDraining, Loan: req.Loan, For: ref, Chain: req.Chain}
 	case "evict":
-		cmd.Evict = &topology.Evict{App: req.App, N: req.N, Host: req.Host, Why: "evicted by " + req.Why, Loan: req.Loan, For: ref}
+		cmd.Evict = &topology.Evict{App: req.App, N: req.N, Host: req.Host, Why: "evicted by " + req.Why, Loan: req.Loan, For: ref, Chain: req.Chain}
 		if err := m.elsewhere(state, cmd.Evict); err != nil {
 			return err
 		}

@@ -23,4 +23,8 @@ func TestActWithoutToken(t *testing.T) {
 			return nil
 		})
 	}
+	req := api.ActRequest{Host: "h1", Op: "evict", App: "web", Rule: "r", Why: "test", Loan: 1, Chain: "hot,Flee"}
+	if err := h.agent.server.Load().serveAct(t.Context(), req, "other"); api.CodeOf(err) != api.CodeInvalid || !strings.Contains(err.Error(), "is not the name of a rule") {
+		t.Errorf("a chain of what are no rules: %v", err)
+	}
 }

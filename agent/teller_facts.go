@@ -27,7 +27,7 @@ func (t *teller) facts(list []topology.Fact, state *topology.State) uint64 {
 			continue
 		}
 		if subject, data := t.event(f, state); data != nil {
-			d := events.New(subject, data).With("", f.Index)
+			d := events.New(subject, data).With("", f.Index).Along(f.Chain)
 			d.ID = events.DecisionID(f.At, state.MeshID(), state.Era(), f.Index, f.Nth)
 			if err := t.emit(d); err != nil && !errors.Is(err, events.ErrInvalid) {
 				break

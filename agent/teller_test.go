@@ -116,6 +116,19 @@ func TestFactsAreTold(t *testing.T) {
 	hear(missed, 7, "mesh.missed", "host.removed", "app.unplaced", "host.left")
 }
 
+// What acts of reflexes led to is told with their rules.
+func TestFactsOfReflexesAreTold(t *testing.T) {
+	var told []events.Draft
+	tell := newTeller("h1", func(d events.Draft) error { told = append(told, d); return nil })
+	tell.facts([]topology.Fact{
+		{Index: 4, Copy: &topology.CopyFact{App: "web", From: "h2", To: "h3", Why: "evicted by reflex flee"}, Chain: "hot,web/flee"},
+		{Index: 5, Host: &topology.HostFact{Name: "h2", What: topology.HostDraining}},
+	}, topology.New())
+	if len(told) != 2 || told[0].Chain != "hot,web/flee" || told[1].Chain != "" {
+		t.Errorf("told %+v", told)
+	}
+}
+
 // An event that no recorder ever takes does not hold up those that follow.
 func TestAFactThatIsNoEventIsPassedOver(t *testing.T) {
 	e := ear{deaf: fmt.Errorf("record: %w", events.ErrInvalid)}

@@ -374,6 +374,8 @@ type ActRequest struct {
 	// Stage tells the version of a staged reflex, as of topology.RuleRef.
 	Stage uint64 `json:"stage,omitempty"`
 	Why   string `json:"why"`
+	// Chain are the rules whose acts led to it, that of this one last.
+	Chain string `json:"chain,omitempty"`
 }
 
 // ReportAck answers a Report. The host's watch of its own slice is what moves

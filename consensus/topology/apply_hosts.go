@@ -72,6 +72,8 @@ func (t *txn) setDrain(c SetDrain) *Rejected {
 		return reject(RejectInvalid, "drain host %s: %q does not go with removing it", c.Host, c.Drain)
 	case (c.Drain == e.Drain || c.Drain == DrainDraining && e.Drain == DrainDrained) && (!c.Removing || e.Removing):
 		return nil
+	case len(c.Chain) > maxReason:
+		return reject(RejectInvalid, "drain host %s: the chain of rules that led to it has %d bytes, the limit is %d", c.Host, len(c.Chain), maxReason)
 	case c.Drain == DrainDrained && e.Drain != DrainDraining:
 		return reject(RejectConflict, "drain host %s: it is not draining", c.Host)
 	case c.Loan != 0 && (c.Drain != DrainDraining || c.Removing):
@@ -91,6 +93,9 @@ func (t *txn) setDrain(c SetDrain) *Rejected {
 	next.Removing = c.Removing || e.Removing && c.Drain != DrainNone
 	if c.Drain != DrainDraining || e.Drain != DrainDrained {
 		next.Drain = c.Drain
+	}
+	if c.Drain != DrainDrained {
+		next.DrainChain = c.Chain
 	}
 	t.hosts = insert(t.hosts, c.Host, &next)
 	t.touched[c.Host] = true

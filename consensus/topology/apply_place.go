@@ -63,7 +63,7 @@ func (t *txn) checkPlacement(p Placement) *Rejected {
 	if len(p.Leaving) > 1024 {
 		return reject(RejectInvalid, "place copy %s: reason to leave is longer than 1024 bytes", p.Key())
 	}
-	if len(p.Evicted) > 1024 {
+	if len(p.Evicted) > 1024 || len(p.EvictedChain) > maxReason {
 		return reject(RejectInvalid, "place copy %s: reason to be evicted is longer than 1024 bytes", p.Key())
 	}
 	if len(p.Tried) > maxTried || p.Surge && p.Leaving != "" {

@@ -126,6 +126,8 @@ type SetDrain struct {
 	Loan     uint64 `json:"loan,omitempty"`
 	// For is the reflex whose wish it is, with Loan.
 	For RuleRef `json:"for,omitzero"`
+	// Chain are the rules whose acts led to it, for the story alone.
+	Chain string `json:"chain,omitempty"`
 }
 
 // PutToken stores a join token by the hash of its secret.

@@ -14,6 +14,8 @@ type Evict struct {
 	Loan uint64 `json:"loan"`
 	// For is the reflex whose wish it is.
 	For RuleRef `json:"for,omitzero"`
+	// Chain are the rules whose acts led to it, for the story alone.
+	Chain string `json:"chain,omitempty"`
 }
 
 func (t *txn) evict(c Evict) *Rejected {
@@ -23,6 +25,9 @@ func (t *txn) evict(c Evict) *Rejected {
 	}
 	if c.Why == "" || len(c.Why) > 1024 {
 		return reject(RejectInvalid, "evict app %s: a reason must have 1 to 1024 bytes", c.App)
+	}
+	if len(c.Chain) > maxReason {
+		return reject(RejectInvalid, "evict app %s: the chain of rules that led to it has %d bytes, the limit is %d", c.App, len(c.Chain), maxReason)
 	}
 	if e.Spec.PerHost || e.App.job() {
 		return reject(RejectInvalid, "evict app %s: what it runs on host %s has no elsewhere; restart it instead", c.App, c.Host)
@@ -43,7 +48,7 @@ func (t *txn) evict(c Evict) *Rejected {
 		return r
 	}
 	for _, p := range leave {
-		p.Evicted = c.Why
+		p.Evicted, p.EvictedChain = c.Why, c.Chain
 		t.relate(p)
 	}
 	return nil

@@ -167,3 +167,62 @@ func TestEvictRefused(t *testing.T) {
 		t.Errorf("its host is told of what is the leader's: %+v", as)
 	}
 }
+
+// TestChainOfRulesIsTold: what a leader does for acts of reflexes says which rules
+// led to it, whatever it takes; what it does after that does not.
+func TestChainOfRulesIsTold(t *testing.T) {
+	for _, numbered := range []bool{false, true} {
+		s := &sim{world: newWorld(t), rnd: rand.New(rand.NewPCG(1, 21)), hosts: map[string]*simHost{}, excused: map[string]bool{}}
+		for i := range 3 {
+			s.addHost(fmt.Sprintf("h%d", i+1), "a")
+		}
+		s.put(app("web", 2, func(a *intent.App) {
+			if numbered {
+				a.Run.Command = []string{"/bin/web", "-shard=${copy.n}"} // it stops before it begins elsewhere
+			}
+		}))
+		s.settle(t, 60)
+		told := func(chain string, do func()) {
+			t.Helper()
+			from, kinds := s.state.Revision()+1, map[string]int{}
+			do()
+			s.settle(t, 120)
+			for _, f := range s.state.Untold(from) {
+				if f.Copy == nil && f.Host == nil || f.Index < from {
+					continue
+				}
+				kinds[fmt.Sprint(f.Copy != nil)]++
+				if f.Chain != chain {
+					t.Errorf("numbered %t: %+v %+v is told with the chain %q, want %q", numbered, f.Copy, f.Host, f.Chain, chain)
+				}
+			}
+			if kinds["true"] == 0 {
+				t.Errorf("numbered %t: no copy went elsewhere for %q", numbered, chain)
+			}
+		}
+		host := s.state.PlacementsOf("web")[0].Host
+		told("hot,flee", func() {
+			loan := s.borrow(host, 1)
+			r := s.apply(Command{Evict: &Evict{App: "web", Host: host, Why: "evicted by reflex flee", Loan: loan.Loan, Chain: "hot,flee"}})
+			if r.Err != nil || loan.Err != nil {
+				t.Fatal(r.Err, loan.Err)
+			}
+		})
+		s.state = returned(s.state)
+		host = s.state.PlacementsOf("web")[0].Host
+		told("leave", func() { s.apply(Command{SetDrain: &SetDrain{Host: host, Drain: DrainDraining, Chain: "leave"}}) })
+		s.apply(Command{SetDrain: &SetDrain{Host: host, Drain: DrainNone}})
+		s.settle(t, 60)
+		host = s.state.PlacementsOf("web")[0].Host
+		told("", func() { s.apply(Command{SetDrain: &SetDrain{Host: host, Drain: DrainDraining}}) })
+	}
+	w := newWorld(t)
+	long := strings.Repeat("a", maxReason+1)
+	w.apply(Command{EnrolHost: &EnrolHost{Name: "h1", ID: "1"}})
+	w.put(app("web", 1))
+	for _, c := range []Command{{SetDrain: &SetDrain{Host: "h1", Drain: DrainDraining, Chain: long}}, {Evict: &Evict{App: "web", Host: "h1", Why: "x", Chain: long}}} {
+		if r := w.apply(c); r.Err == nil || !strings.Contains(r.Err.Error(), "chain of rules") {
+			t.Errorf("%+v: %v", c, r.Err)
+		}
+	}
+}

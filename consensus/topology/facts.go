@@ -30,6 +30,8 @@ type Fact struct {
 	Nth   int    `json:"nth,omitempty"` // of those of the command
 	At    int64  `json:"at,omitempty"`  // Unix milliseconds by the clock of who proposed it; for display alone
 	By    string `json:"by,omitempty"`  // who asked for it; empty: the mesh itself
+	// Chain are the rules of reflexes whose acts led to it, in their order.
+	Chain string `json:"chain,omitempty"`
 
 	Removed *Revocation    `json:"removed,omitempty"`
 	Setting *SettingChange `json:"setting,omitempty"`

@@ -197,7 +197,17 @@ func (t *txn) tellDrain(before *State, name string) {
 	if now.Drain == DrainDraining {
 		fact.What, fact.Copies = HostDraining, len(before.PlacementsOn(name))
 	}
-	t.note(Fact{Host: &fact})
+	t.note(Fact{Host: &fact, Chain: now.DrainChain})
+}
+
+// chainOf is what led to it that a copy has to go from its host, where acts of
+// reflexes did.
+func (s *State) chainOf(p Placement) string {
+	if p.Evicted != "" {
+		return p.EvictedChain
+	}
+	host, _ := s.Host(p.Host)
+	return host.DrainChain
 }
 
 // tellCopies tells which copies have another host than before, and how far those
@@ -212,12 +222,19 @@ func (t *txn) tellCopies(before *State, c Command) {
 		old, had := before.Placement(key)
 		now, has := t.Placement(key)
 		had, has = had && !(has && before.Spent(old)), has && !t.Spent(now)
-		fact := CopyFact{App: key.App, N: key.N, From: old.Host, To: now.Host}
+		fact, chain := CopyFact{App: key.App, N: key.N, From: old.Host, To: now.Host}, ""
+		if had {
+			chain = before.chainOf(old)
+		}
 		switch {
 		case had && !has && !t.placed(key):
 			t.tellGone(&fact, old, hint[key], c.RemoveHost != nil)
 		case has && !had:
 			fact.From, fact.Version, fact.Ports, fact.Relief, fact.Surge = "", now.Version, now.Ports, now.Relief, now.Surge
+			if now.Relief != nil {
+				relieved, _ := before.Placement(CopyKey{App: key.App, N: now.Relief.N})
+				chain = before.chainOf(relieved)
+			}
 			app, _ := t.App(key.App)
 			fact.Run, fact.Due = app.Job.Run.Index != 0, app.Job.Run.Due
 		case has && had && old.Host != now.Host:
@@ -228,7 +245,7 @@ func (t *txn) tellCopies(before *State, c Command) {
 			fact.From, fact.To = "", ""
 		}
 		if fact.From != fact.To {
-			t.note(Fact{Copy: &fact})
+			t.note(Fact{Copy: &fact, Chain: chain})
 		}
 		if app, ok := t.App(key.App); ok && has && c.Place != nil && app.Stable != "" && now.Version == app.Version && (!had || old.Version != now.Version) {
 			rolled[key.App] = true

@@ -108,6 +108,8 @@ type Placement struct {
 	// Evicted says why a reflex wants the copy to go from its host, see Evict. It
 	// runs there until that is seen to.
 	Evicted string `json:"evicted,omitempty"`
+	// EvictedChain are the rules whose acts led to that, for the story alone.
+	EvictedChain string `json:"evicted_chain,omitempty"`
 }
 
 // Key names the copy that p places.
@@ -119,6 +121,8 @@ type Host struct {
 	ID       string `json:"id"`
 	Enrolled uint64 `json:"enrolled"`
 	Drain    Drain  `json:"drain"`
+	// DrainChain are the rules whose acts led to a drain, for the story alone.
+	DrainChain string `json:"drain_chain,omitempty"`
 	// Removing says that the host is being decommissioned: once it is empty it is
 	// to remove all that it keeps of copies.
 	Removing bool `json:"removing,omitempty"`

@@ -196,7 +196,7 @@ func (s *State) Slice(host string) Slice {
 // assignment is what the host of a placement gets of it. Whether it is a surge
 // copy, where it was tried before, and whether it is to go, is not the host's business.
 func (a App) assignment(p Placement) Assignment {
-	p.Surge, p.Relief, p.Tried, p.Evicted = false, nil, nil, ""
+	p.Surge, p.Relief, p.Tried, p.Evicted, p.EvictedChain = false, nil, nil, "", ""
 	as := Assignment{Placement: p, Spec: a.assigned(p.Version)}
 	if a.Rollout.smoking(p.N) {
 		as.Smoke = a.Rollout.SmokeID
