@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ganglion-mesh/ganglion/workload"
 )
 
 // roleVar makes the test binary play a copy.
@@ -41,10 +43,12 @@ const (
 )
 
 // BenchmarkRestart measures from a kill to the replacement's first instruction
-// of its own, 100 times each and in turns, so that all suffer from the same
-// neighbours: a copy of this driver, a unit as one would write it by hand, and
-// the same with a private user, which is what the difference goes to (its mount
-// namespace).
+// of its own, in turns, so that all suffer from the same neighbours: a unit as
+// one would write it by hand; the same with a private user, as this driver's
+// copies have; such a copy; a copy of a user of the host (run.user), who needs no
+// mount namespace, which is what the difference goes to; and a singleton's, which
+// its keeper restarts inside of it. What a namespace costs rises with the mounts of
+// the host: they are told.
 func BenchmarkRestart(b *testing.B) {
 	needSystemd(b)
 	self, err := os.Executable()
@@ -53,25 +57,36 @@ func BenchmarkRestart(b *testing.B) {
 	}
 	d := fresh(b, dataDir(b))
 	private := []string{"-p", "DynamicUser=yes", "-p", "StateDirectory=gt-bench"}
+	copyOf := func(app string, i int, change func(*workload.Spec)) (output string) {
+		s := specOf(app, i, []string{self})
+		s.Env = map[string]string{roleVar: "stamp"}
+		change(&s)
+		start(b, d, s, 1)
+		path, _ := d.out.Paths(s.ID)
+		return path
+	}
 	variants := []struct {
 		name  string
+		kills int // in a row that are healed at once
 		start func(i int) (output string)
 	}{
-		{"driver", func(i int) string {
-			s := specOf("bench", i, []string{self})
-			s.SelfHeal, s.Env = true, map[string]string{roleVar: "stamp"}
-			start(b, d, s, 1)
-			path, _ := d.out.Paths(s.ID)
-			return path
+		{"plain", benchKills, func(i int) string { return plainUnit(b, self, fmt.Sprintf("gt-plain-%d", i), nil) }},
+		{"plain-private", benchKills, func(i int) string { return plainUnit(b, self, fmt.Sprintf("gt-private-%d", i), private) }},
+		{"driver", benchKills, func(i int) string {
+			return copyOf("bench", i, func(s *workload.Spec) { s.SelfHeal = true })
 		}},
-		{"plain", func(i int) string { return plainUnit(b, self, fmt.Sprintf("gt-plain-%d", i), nil) }},
-		{"plain-private", func(i int) string { return plainUnit(b, self, fmt.Sprintf("gt-private-%d", i), private) }},
+		{"driver-named", benchKills, func(i int) string {
+			return copyOf("named", i, func(s *workload.Spec) { s.SelfHeal, s.User = true, "nobody" })
+		}},
+		{"driver-keeper", 1, func(i int) string {
+			return copyOf("kept", i, func(s *workload.Spec) { s.Lease = leasedSpec(nil, time.Hour).Lease })
+		}},
 	}
 	for range b.N {
 		took := map[string][]time.Duration{}
 		for i := range benchUnits {
 			for _, v := range variants {
-				took[v.name] = append(took[v.name], kills(b, v.start(i))...)
+				took[v.name] = append(took[v.name], kills(b, v.start(i), v.kills)...)
 			}
 		}
 		for name, all := range took {
@@ -81,6 +96,11 @@ func BenchmarkRestart(b *testing.B) {
 			b.ReportMetric(ms(99), name+"-p99-ms")
 		}
 	}
+	mounts, err := os.ReadFile("/proc/1/mountinfo")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(strings.Count(string(mounts), "\n")), "mounts")
 	b.ReportMetric(0, "ns/op")
 }
 
@@ -97,10 +117,10 @@ func plainUnit(b *testing.B, self, unit string, props []string) string {
 	return path
 }
 
-// kills kills what a unit runs, again and again.
-func kills(b *testing.B, output string) (took []time.Duration) {
+// kills kills what a unit runs, n times.
+func kills(b *testing.B, output string, n int) (took []time.Duration) {
 	b.Helper()
-	for k := range benchKills {
+	for k := range n {
 		_, pid := lastStamp(b, output, k+1)
 		at := monotonic()
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
