@@ -10,6 +10,7 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/pause"
 	"github.com/ganglion-mesh/ganglion/workload"
 )
 
@@ -21,7 +22,7 @@ const houseEvery = 30 * time.Second
 // that there is no such app any more lets it go.
 func (m *member) keepHouse(ctx context.Context) error {
 	told := ""
-	for sleep(ctx, houseEvery) {
+	for pause.For(ctx, houseEvery) {
 		if hint := rejoinHint(m.pool); hint != told {
 			told = hint
 			if hint != "" {

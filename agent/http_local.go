@@ -9,6 +9,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/consensus"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/pause"
 	"github.com/ganglion-mesh/ganglion/trust"
 )
 
@@ -134,7 +135,7 @@ func (a *Agent) become(ctx context.Context, done <-chan error) (*server, error) 
 		if s := a.server.Load(); s != nil {
 			return s, nil
 		}
-		if !sleep(ctx, 5*time.Millisecond) {
+		if !pause.For(ctx, 5*time.Millisecond) {
 			return nil, ctx.Err()
 		}
 	}
@@ -151,7 +152,7 @@ func (s *server) firstToken(ctx context.Context) (string, error) {
 				break
 			}
 		}
-		if !sleep(ctx, 20*time.Millisecond) {
+		if !pause.For(ctx, 20*time.Millisecond) {
 			return "", api.Errorf(api.CodeUnknown, "create mesh: the first voter has not elected itself in time; look with ganglion mesh")
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/intent"
+	"github.com/ganglion-mesh/ganglion/pause"
 	"github.com/ganglion-mesh/ganglion/reflexes"
 )
 
@@ -112,7 +113,7 @@ func (n *nerves) explain(ctx context.Context) ([]api.LocalReflex, error) {
 // getLocalVars tells what this host senses now. What no rule reads is sensed for
 // the asking, for a while.
 func (s *server) getLocalVars(r *http.Request, _ []byte) (any, error) {
-	if s.nerves.watch() && !sleep(r.Context(), firstLook) {
+	if s.nerves.watch() && !pause.For(r.Context(), firstLook) {
 		return nil, r.Context().Err()
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), enginePatience)

@@ -14,6 +14,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/agent/packages"
 	"github.com/ganglion-mesh/ganglion/gossip"
+	"github.com/ganglion-mesh/ganglion/pause"
 	"github.com/ganglion-mesh/ganglion/workload/artifact"
 )
 
@@ -146,7 +147,7 @@ func (s *server) hold(ctx context.Context, d artifact.Digest, from string, t tar
 			return err
 		}
 		if err != nil {
-			sleep(ctx, 200*time.Millisecond)
+			pause.For(ctx, 200*time.Millisecond)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/consensus"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/gossip"
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 // leaderTick is how often a leader looks again when nothing has changed: ages
@@ -107,7 +108,7 @@ func (l *leaderLoop) lead(ctx context.Context, node *consensus.Node, term uint64
 		if !errors.As(err, new(*consensus.NotLeaderError)) {
 			l.log.Debug("take office", "term", term, "error", err)
 		}
-		sleep(ctx, 50*time.Millisecond)
+		pause.For(ctx, 50*time.Millisecond)
 		return
 	}
 	ctx, over := context.WithCancel(ctx)
@@ -237,17 +238,5 @@ func (g *gate) update(shut, calm bool, now time.Time) {
 		g.calm = time.Time{}
 	case g.calm.IsZero():
 		g.calm = now
-	}
-}
-
-// sleep waits for d or the end of ctx, and tells whether it was d.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/gossip"
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 // leaveDeadline bounds the emptying of a host that leaves.
@@ -54,7 +55,7 @@ func (s *server) withdraw(ctx context.Context) error {
 		return err
 	}
 	for s.busy() {
-		if !sleep(ctx, 100*time.Millisecond) {
+		if !pause.For(ctx, 100*time.Millisecond) {
 			return fmt.Errorf("leave: host %s is not empty after %s: some copies have no other host (ganglion status); it is still draining", s.cfg.Name, leaveDeadline)
 		}
 	}
@@ -71,7 +72,7 @@ func (s *server) withdraw(ctx context.Context) error {
 		case time.Since(answered) > leaderPatience:
 			return s.noLeader()
 		}
-		if !sleep(ctx, 200*time.Millisecond) {
+		if !pause.For(ctx, 200*time.Millisecond) {
 			return err
 		}
 	}

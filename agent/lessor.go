@@ -10,6 +10,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/agent/leases"
 	"github.com/ganglion-mesh/ganglion/consensus"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 // renewEvery is the least time between two renewals of leases in the log, where
@@ -82,7 +83,7 @@ func (l *lessor) run(ctx context.Context) error {
 		case <-l.kick:
 		}
 		l.commit(ctx)
-		if !sleep(ctx, every) {
+		if !pause.For(ctx, every) {
 			l.refuse(&consensus.NotLeaderError{})
 			return nil
 		}

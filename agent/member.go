@@ -18,6 +18,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/events"
 	"github.com/ganglion-mesh/ganglion/gossip"
+	"github.com/ganglion-mesh/ganglion/pause"
 	"github.com/ganglion-mesh/ganglion/trust"
 	"github.com/ganglion-mesh/ganglion/workload/bootclock"
 	"github.com/ganglion-mesh/ganglion/workload/output"
@@ -357,13 +358,13 @@ func (m *member) shareVitals(ctx context.Context) error {
 				Copies: len(m.copies.Reports()),
 			}))
 		}
-		pause := m.pool.RefreshInterval()
+		interval := m.pool.RefreshInterval()
 		before := bootclock.Now()
-		if !sleep(ctx, pause) {
+		if !pause.For(ctx, interval) {
 			return nil
 		}
-		if now := bootclock.Now(); now-before >= pause+pausedFrom {
-			m.emit(events.New(events.HostSubject(m.cfg.Name), events.HostPaused{GapMS: (now - before - pause).Milliseconds()}))
+		if now := bootclock.Now(); now-before >= interval+pausedFrom {
+			m.emit(events.New(events.HostSubject(m.cfg.Name), events.HostPaused{GapMS: (now - before - interval).Milliseconds()}))
 		}
 	}
 }

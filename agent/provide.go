@@ -14,6 +14,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/gossip"
 	"github.com/ganglion-mesh/ganglion/intent"
+	"github.com/ganglion-mesh/ganglion/pause"
 	"github.com/ganglion-mesh/ganglion/workload/artifact"
 )
 
@@ -125,7 +126,7 @@ func (m *member) keepStock(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-m.seated:
 		case <-moved:
-			sleep(ctx, 100*time.Millisecond) // changes come in crowds
+			pause.For(ctx, 100*time.Millisecond) // changes come in crowds
 		case <-t.C:
 		}
 		t.Stop()

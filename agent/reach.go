@@ -14,6 +14,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/consensus"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/events"
+	"github.com/ganglion-mesh/ganglion/pause"
 	"github.com/ganglion-mesh/ganglion/reflexes"
 	"github.com/ganglion-mesh/ganglion/workload"
 )
@@ -130,7 +131,7 @@ func (m *member) askAct(ctx context.Context, req api.ActRequest, key string) err
 		if settled {
 			return err
 		}
-		sleep(ctx, time.Second)
+		pause.For(ctx, time.Second)
 	}
 	if err == nil {
 		err = ctx.Err()

@@ -8,6 +8,7 @@ import (
 	"github.com/shirou/gopsutil/v3/mem"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 const (
@@ -55,7 +56,7 @@ func (r *reporter) run(ctx context.Context) error {
 		case <-time.After(next):
 		case <-r.wanting:
 		case <-changed:
-			if !sleep(ctx, reportCoalesce) {
+			if !pause.For(ctx, reportCoalesce) {
 				return nil
 			}
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
+
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 const (
@@ -21,7 +23,7 @@ func (b *backoff) reset() { b.ceiling = 0 }
 // has not ended.
 func (b *backoff) wait(ctx context.Context) bool {
 	b.ceiling = min(max(2*b.ceiling, backoffMin), backoffMax)
-	return sleep(ctx, backoffMin/2+rand.N(b.ceiling))
+	return pause.For(ctx, backoffMin/2+rand.N(b.ceiling))
 }
 
 // ring has something to receive at a bell, which has room for one ring. It never

@@ -16,6 +16,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/agent/reflexer"
 	"github.com/ganglion-mesh/ganglion/events"
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 const (
@@ -101,7 +102,7 @@ func (w *webhooks) run(ctx context.Context) {
 
 // deliver tries to send an event a few times, under the same id each time.
 func (w *webhooks) deliver(ctx context.Context, h webhook) error {
-	pause := w.pause
+	wait := w.pause
 	for try := 1; ; try++ {
 		again, err := w.try(ctx, h)
 		if err == nil {
@@ -113,10 +114,10 @@ func (w *webhooks) deliver(ctx context.Context, h webhook) error {
 		if try == webhookTries {
 			return fmt.Errorf("%w; tried %d times", err, try)
 		}
-		if !sleep(ctx, pause) {
+		if !pause.For(ctx, wait) {
 			return ctx.Err()
 		}
-		pause *= 4
+		wait *= 4
 	}
 }
 

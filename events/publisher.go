@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 // headerAge is how long ago an event was recorded when it was published, in
@@ -119,7 +121,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 			lastErr = err.Error()
 			p.cfg.Logger.Warn("events: not publishing to NATS; events are kept and sent later", "err", err)
 		}
-		pause(round, p.backoff(attempt))
+		pause.For(round, p.backoff(attempt))
 		cancel(nil)
 		attempt++
 	}
@@ -141,13 +143,6 @@ func (p *Publisher) backoff(attempt int) time.Duration {
 	return most/4 + rand.N(most*3/4+1)
 }
 
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
-}
-
 // session connects once and publishes until the connection breaks.
 func (p *Publisher) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -162,7 +157,7 @@ func (p *Publisher) session(ctx context.Context) error {
 	p.connected.Store(true)
 	defer p.connected.Store(false)
 	p.cfg.Logger.Info("events: publishing to NATS", "server", nc.ConnectedUrlRedacted(), "from", p.cursor.seq+1)
-	pause(ctx, p.cfg.Settle)
+	pause.For(ctx, p.cfg.Settle)
 	next := p.rewound()
 	for ctx.Err() == nil {
 		last, err := p.batch(nc, next)

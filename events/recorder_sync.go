@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 // Run fsyncs what is appended, each event within 100 ms, until ctx ends, and
@@ -24,7 +26,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 		}
 		// Events come in flurries (exited, fired, restarted): wait the flurry
 		// out, so that none of its writes meets the fsync of the one before.
-		pause(ctx, syncDelay)
+		pause.For(ctx, syncDelay)
 		r.logSync()
 	}
 }

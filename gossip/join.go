@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 const (
@@ -31,7 +33,7 @@ func (p *Pool) tend(ctx context.Context, known []netip.AddrPort) {
 		if p.alone() {
 			if !p.join(ctx, p.candidates(ctx, known)) {
 				attempt++
-				pause(ctx, fullJitter(attempt, p.cfg.Timing.JoinRetryMax))
+				pause.For(ctx, fullJitter(attempt, p.cfg.Timing.JoinRetryMax))
 				continue
 			}
 			p.settle(ctx)
@@ -59,7 +61,7 @@ func (p *Pool) tend(ctx context.Context, known []netip.AddrPort) {
 // exchange to be complete.
 func (p *Pool) settle(ctx context.Context) {
 	for range 2 {
-		pause(ctx, settleAfter+rand.N(settleAfter))
+		pause.For(ctx, settleAfter+rand.N(settleAfter))
 		var others []netip.AddrPort
 		for _, m := range p.Members() {
 			if ip, err := netip.ParseAddr(m.Addr); err == nil && m.Status == StatusAlive && m.Name != p.cfg.Name {
@@ -112,15 +114,6 @@ func (p *Pool) newlyFailed() bool {
 		}
 	}
 	return p.mourned.After(before)
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }
 
 // fullJitter waits anything from nothing to twice as long as the time before: a

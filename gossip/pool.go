@@ -16,6 +16,8 @@ import (
 
 	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/serf/serf"
+
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 // eventBuffer only smooths: the channel is drained by a goroutine that takes no
@@ -261,7 +263,7 @@ func (p *Pool) remember(ctx context.Context) {
 			return
 		case <-p.moved:
 			p.savePeers()
-			pause(ctx, saveEvery)
+			pause.For(ctx, saveEvery)
 		}
 	}
 }

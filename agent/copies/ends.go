@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/ganglion-mesh/ganglion/pause"
 	"github.com/ganglion-mesh/ganglion/workload"
 )
 
@@ -86,22 +87,11 @@ func (r *runner) endSpares(ctx context.Context) bool {
 				break
 			}
 			r.m.log.Error("end a second instance", "copy", r.id.String(), "pid", h.Instance().Pid, "error", err)
-			if !pause(ctx, time.Second) {
+			if !pause.For(ctx, time.Second) {
 				return false
 			}
 		}
 	}
 	r.spares = nil
 	return true
-}
-
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

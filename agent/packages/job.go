@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/ganglion-mesh/ganglion/pause"
 	"github.com/ganglion-mesh/ganglion/workload/artifact"
 )
 
@@ -42,7 +43,7 @@ func (j *job) run(ctx context.Context) {
 		if errors.As(err, new(*artifact.SpaceError)) {
 			j.k.makeSpace()
 		}
-		sleep(ctx, wait/2+rand.N(wait))
+		pause.For(ctx, wait/2+rand.N(wait))
 		wait = min(2*wait, retryMax)
 	}
 }
@@ -139,13 +140,4 @@ func (j *job) failed(err error) {
 	j.k.mu.Lock()
 	defer j.k.mu.Unlock()
 	j.set(State{Failed: bad, Stuck: true, Why: err.Error()})
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }

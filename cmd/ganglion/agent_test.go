@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 // startAgentCommand runs the agent command in a directory of its own.
@@ -96,7 +98,7 @@ func TestAgentThatLeavesUnderSystemd(t *testing.T) {
 	cmd, _ := startAgentCommand(t, dir, env, "--init")
 	m.hears(t, "READY=1")
 	at := []string{"GANGLION_ADDR=unix:" + dir + "/s"}
-	for end := time.Now().Add(20 * time.Second); ; pause(t.Context(), 50*time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); ; pause.For(t.Context(), 50*time.Millisecond) {
 		got := command(t, at, "leave", "--yes") // refused until the new mesh knows its host
 		if got.code == 0 {
 			break
@@ -154,7 +156,7 @@ func TestAgentThatLeaves(t *testing.T) {
 	await := func(code int, contains string, args ...string) {
 		t.Helper()
 		var got result
-		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); pause(t.Context(), 50*time.Millisecond) {
+		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); pause.For(t.Context(), 50*time.Millisecond) {
 			got = command(t, env, args...)
 			if got.code == code && strings.Contains(got.out+got.errs, contains) {
 				return

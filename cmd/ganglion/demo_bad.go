@@ -12,6 +12,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/intent"
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 // breakVariable, set in its environment, makes a copy of the demo's app end at
@@ -106,7 +107,7 @@ func (d *demo) untilRolledBack(ctx context.Context, h *localHost, before topolog
 				return st, seen, nil
 			}
 		}
-		if !pause(ctx, 20*time.Millisecond) {
+		if !pause.For(ctx, 20*time.Millisecond) {
 			return st, seen, fmt.Errorf("the bad version was not rolled back in time: %s", unwell(st))
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 // ask asks whoever listens at a copy's port who it is.
@@ -65,7 +66,7 @@ func successor(ctx context.Context, victim topology.CopyStatus) (int, error) {
 		if err == nil && r.Pid != victim.Pid && r.name(victim) == victim.ID {
 			return r.Pid, nil
 		}
-		if !pause(ctx, 200*time.Microsecond) {
+		if !pause.For(ctx, 200*time.Microsecond) {
 			return 0, fmt.Errorf("no other process answers for %s in time (%w)", victim.ID, err)
 		}
 	}

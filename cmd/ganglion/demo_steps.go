@@ -17,6 +17,7 @@ import (
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
 	"github.com/ganglion-mesh/ganglion/events"
 	"github.com/ganglion-mesh/ganglion/intent"
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 // demoApp is the app that the demo declares: copies of this binary.
@@ -64,7 +65,7 @@ func (d *demo) declare(ctx context.Context, h *localHost, app intent.App) (api.A
 		if err == nil {
 			return resp, time.Since(begun), nil
 		}
-		if !passing(err) || !pause(ctx, 20*time.Millisecond) {
+		if !passing(err) || !pause.For(ctx, 20*time.Millisecond) {
 			return resp, 0, h.blame(fmt.Errorf("declare web: %w", err))
 		}
 	}
@@ -177,7 +178,7 @@ func (d *demo) restarted(ctx context.Context, cp topology.CopyStatus, pid int) (
 		if found != nil {
 			return *found, nil
 		}
-		if !pause(ctx, 20*time.Millisecond) {
+		if !pause.For(ctx, 20*time.Millisecond) {
 			return events.AppRestarted{}, fmt.Errorf("no event tells of the restart of %s as pid %d (%w)", cp.ID, pid, err)
 		}
 	}
@@ -261,7 +262,7 @@ func (h *localHost) adopted(ctx context.Context, kept processes) error {
 		if err == nil {
 			return nil
 		}
-		if !pause(ctx, 10*time.Millisecond) {
+		if !pause.For(ctx, 10*time.Millisecond) {
 			return h.blame(fmt.Errorf("it did not adopt its copies: %w", err))
 		}
 	}
@@ -335,7 +336,7 @@ func (d *demo) replaced(ctx context.Context, h *localHost, lost string, want int
 		if err == nil {
 			return st, nil
 		}
-		if !pause(ctx, 20*time.Millisecond) {
+		if !pause.For(ctx, 20*time.Millisecond) {
 			return st, h.blame(fmt.Errorf("the work of %s does not run elsewhere in time: %w", lost, err))
 		}
 	}

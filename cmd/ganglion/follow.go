@@ -13,6 +13,7 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 const (
@@ -55,7 +56,7 @@ func (w *watch) next(ctx context.Context) ([]topology.AppStatus, error) {
 		if time.Since(since) >= w.patience {
 			return nil, err
 		}
-		if !pause(ctx, retryPause) {
+		if !pause.For(ctx, retryPause) {
 			return nil, err
 		}
 	}
@@ -111,18 +112,6 @@ func passing(err error) bool {
 	return false
 }
 
-// pause waits, and reports false if ctx ended meanwhile.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
-
 // verdict is what a look at an app says about what is waited for.
 type verdict struct {
 	done bool
@@ -163,7 +152,7 @@ func (c *cli) await(ctx context.Context, w *watch, timeout time.Duration, judge 
 		p.show(last.wait)
 		// A fast stream of changes must not become a fast stream of reads.
 		if w.cursor == "" || isCode(err, api.CodeNotFound) {
-			pause(limit, retryPause)
+			pause.For(limit, retryPause)
 		}
 	}
 }

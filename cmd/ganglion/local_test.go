@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 // TestKillProcessesFindsEscapees: what a copy starts belongs to the mesh, in
@@ -37,7 +38,7 @@ func TestKillProcessesFindsEscapees(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("found %v, want the copy and its child", processesBelow(dir))
 		}
-		pause(t.Context(), 5*time.Millisecond)
+		pause.For(t.Context(), 5*time.Millisecond)
 	}
 	found := processesBelow(dir)
 	if slices.Contains(found, other.Process.Pid) || slices.Contains(found, reader.Process.Pid) {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 // localMesh is a mesh on this machine: every host is an agent in its own
@@ -228,7 +229,7 @@ func (h *localHost) awaitAgent(ctx context.Context) error {
 			return h.blame(errors.New("the agent ended by itself"))
 		default:
 		}
-		if !pause(ctx, 10*time.Millisecond) {
+		if !pause.For(ctx, 10*time.Millisecond) {
 			return h.blame(errors.New("the agent does not answer"))
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 // awaitReady waits until every host sees all others, the leader hears from all,
@@ -44,7 +45,7 @@ func (h *localHost) awaitHosts(ctx context.Context, n int) error {
 		if err == nil && alive == n {
 			return nil
 		}
-		if !pause(ctx, 20*time.Millisecond) {
+		if !pause.For(ctx, 20*time.Millisecond) {
 			return h.blame(fmt.Errorf("it sees %d of %d hosts alive in time (%w)", alive, n, err))
 		}
 	}
@@ -58,7 +59,7 @@ func awaitMesh(ctx context.Context, h *localHost, ok func(api.Mesh) bool) (api.M
 		if err == nil && ok(m) {
 			return m, nil
 		}
-		if !pause(ctx, 20*time.Millisecond) {
+		if !pause.For(ctx, 20*time.Millisecond) {
 			return m, h.blame(fmt.Errorf("the mesh is not as expected in time: leader %q, voters %v (%w)", m.Leader, m.Voters, err))
 		}
 	}

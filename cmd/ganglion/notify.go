@@ -17,6 +17,7 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/agent"
 	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 // probeFile is written and flushed in data_dir before the watchdog is fed.
@@ -41,7 +42,7 @@ func tellSystemd(ctx context.Context, cfg agent.Config, ready <-chan struct{}) {
 		socket: cmp.Or(cfg.Socket, "/run/ganglion/agent.sock"), dir: cmp.Or(cfg.DataDir, "/var/lib/ganglion"),
 		patience: interval / 2,
 	}
-	for pause(ctx, interval/3) {
+	for pause.For(ctx, interval/3) {
 		if err := w.probe(ctx); err != nil {
 			cfg.Logger.Warn("no progress: the watchdog is not fed", "error", err)
 			continue

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 const removeLong = `Decommission a host: its copies move to other hosts, what they kept on it is
@@ -71,7 +72,7 @@ func (c *cli) remove(ctx context.Context, host string, force bool, timeout time.
 			return now, err
 		}
 		p.show(host + ": " + last)
-		if !pause(limit, retryPause) && ctx.Err() == nil {
+		if !pause.For(limit, retryPause) && ctx.Err() == nil {
 			return now, fmt.Errorf("remove %s: not done after %s: %s; remove it again, or take it back (ganglion undrain %s)", host, timeout, last, host)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 // statusView is one status command.
@@ -227,7 +228,7 @@ func (v *statusView) run(ctx context.Context) error {
 		if err := v.step(list, seen); err != nil {
 			return err
 		}
-		if (v.local || w.cursor == "") && !pause(ctx, time.Second) {
+		if (v.local || w.cursor == "") && !pause.For(ctx, time.Second) {
 			return nil
 		}
 	}
@@ -338,7 +339,7 @@ func (c *cli) followEndpoints(ctx context.Context, client *api.Client, app strin
 		case err != nil && !passing(err):
 			return err
 		case err != nil:
-			pause(ctx, retryPause)
+			pause.For(ctx, retryPause)
 			continue
 		}
 		if !seen.note(app, list) {

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 // Source is a host that may have packages. Its methods may be called from any
@@ -307,7 +309,7 @@ func (p *pull) from(ctx context.Context, src *supplier, stop func()) {
 			p.cfg.Logger.Warn("a host is not asked again for a package", "package", p.req.Digest.Short(), "host", src.String(), "error", err)
 			return
 		}
-		pauseFor(ctx, jitter(p.cfg.Retry))
+		pause.For(ctx, jitter(p.cfg.Retry))
 	}
 }
 
@@ -418,13 +420,3 @@ func (p *pacedReader) Read(b []byte) (int, error) {
 
 // jitter is a random part of d.
 func jitter(d time.Duration) time.Duration { return rand.N(max(d, 1)) }
-
-// pauseFor waits, or not if ctx ends.
-func pauseFor(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}

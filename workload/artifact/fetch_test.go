@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 // peer is a host that has packages, and may be ill in many ways.
@@ -112,7 +114,7 @@ func TestFetchFromAll(t *testing.T) {
 	data := noise(1, 20*ChunkSize+5)
 	d, ps := peers(3, data)
 	for _, p := range ps {
-		p.slow = func(ctx context.Context) { pauseFor(ctx, 2*time.Millisecond) }
+		p.slow = func(ctx context.Context) { pause.For(ctx, 2*time.Millisecond) }
 	}
 	s := newStore(t)
 	var told atomic.Int64

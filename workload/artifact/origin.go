@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ganglion-mesh/ganglion/pause"
 )
 
 const (
@@ -67,7 +69,7 @@ func (f *Fetcher) fromURL(ctx context.Context, r Request) error {
 	var err error
 	for try := range urlTries {
 		if try > 0 {
-			pauseFor(ctx, f.cfg.Retry/2+jitter(f.cfg.Retry))
+			pause.For(ctx, f.cfg.Retry/2+jitter(f.cfg.Retry))
 		}
 		err = f.tryURL(ctx, client, r, u)
 		var final *statusError

@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/ganglion-mesh/ganglion/pause"
 	"github.com/ganglion-mesh/ganglion/workload"
 )
 
@@ -166,7 +167,7 @@ func TestFollow(t *testing.T) {
 	run := make(chan error, 1)
 	go func() {
 		var err error
-		for err == nil && wait(ctx, time.Millisecond) {
+		for err == nil && pause.For(ctx, time.Millisecond) {
 			writing.Lock()
 			err = s.Rotate()
 			writing.Unlock()

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/ganglion-mesh/ganglion/pause"
 	"github.com/ganglion-mesh/ganglion/workload"
 )
 
@@ -67,20 +68,9 @@ func (s *Store) Read(ctx context.Context, id workload.CopyID, opt ReadOptions, f
 			}
 			continue
 		}
-		if !opt.Follow || !wait(ctx, followEvery) {
+		if !opt.Follow || !pause.For(ctx, followEvery) {
 			return nil
 		}
-	}
-}
-
-func wait(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }
 
