@@ -114,18 +114,25 @@ type linkNews struct {
 	err  error
 }
 
-// receive reads the socket until it is closed or fails.
+// receive reads the socket until it is closed or fails. Once the kernel had to leave
+// something out it leaves out all that comes, without a further word, until everything
+// that waits was read. Not before then is it told that something was lost: what is
+// listed sooner would be overtaken by what had waited, and what came meanwhile missed.
 func (r *linksRun) receive(socket *nl.NetlinkSocket) {
-	for {
-		msgs, from, err := socket.Receive()
-		n := linkNews{msgs: msgs}
-		switch {
-		case errors.Is(err, unix.ENOBUFS):
-			n.lost = true
-		case err != nil:
-			n.err = err
-		case from.Pid != nl.PidKernel: // any process may send to us
-			continue
+	for lost := false; ; {
+		var n linkNews
+		if lost && !waits(socket) {
+			n.lost, lost = true, false
+		} else {
+			msgs, from, err := socket.Receive()
+			switch {
+			case errors.Is(err, unix.ENOBUFS):
+				lost = true
+				continue
+			case err == nil && from.Pid != nl.PidKernel: // any process may send to us
+				continue
+			}
+			n = linkNews{msgs: msgs, err: err}
 		}
 		select {
 		case r.news <- n:
@@ -134,6 +141,16 @@ func (r *linksRun) receive(socket *nl.NetlinkSocket) {
 		}
 		if n.err != nil {
 			return
+		}
+	}
+}
+
+// waits tells whether there is something to read from a socket.
+func waits(socket *nl.NetlinkSocket) bool {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(socket.GetFd()), Events: unix.POLLIN}}, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return n > 0
 		}
 	}
 }

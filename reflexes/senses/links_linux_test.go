@@ -5,9 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"runtime"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -244,4 +249,76 @@ func TestLinkFlood(t *testing.T) {
 			t.Errorf("%s went down %v times", name, n)
 		}
 	}
+}
+
+// TestLinkFloodIsReadBeforeAllIsListed: what waited when the kernel had to leave
+// changes out is older than what is listed for it, and until it was read the kernel
+// leaves out more.
+func TestLinkFloodIsReadBeforeAllIsListed(t *testing.T) {
+	ns := newNetns(t)
+	a, _ := ns.cable(t, "a0", "far0")
+	b, _ := ns.cable(t, "b0", "far1")
+	tid := make(chan int)
+	ns.do <- func() { tid <- unix.Gettid() }
+	sockets := fmt.Sprintf("/proc/self/task/%d/net/netlink", <-tid)
+	links, err := NewLinks(LinksConfig{Now: bootNow, Relist: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sense := &heldUp{Sense: inNetns{links, ns}}
+	e := listen(t, sense)
+	e.waitFor(reflexes.LinkUp, "b0", is(reflexes.Bool(true)))
+	sense.mu.Lock()
+	for dropped(t, sockets) == 0 { // one of them is up whenever that begins
+		ns.down(t, a)
+		ns.up(t, b)
+		ns.up(t, a)
+		ns.down(t, b)
+	}
+	ns.down(t, a)
+	sense.mu.Unlock()
+	for i := range 1000 { // what is told of a new link is told after all before it
+		name := fmt.Sprintf("new%d", i)
+		ns.cable(t, name, fmt.Sprintf("end%d", i))
+		e.waitFor(reflexes.LinkUp, name, is(reflexes.Bool(true)))
+		upA, _ := last(e.all(), reflexes.LinkUp, "a0")
+		upB, _ := last(e.all(), reflexes.LinkUp, "b0")
+		if upA == reflexes.Bool(false) && upB == reflexes.Bool(false) {
+			return
+		}
+	}
+	t.Error("it goes on to tell of a link that it is up, which is down")
+}
+
+// heldUp is a sense to which nobody listens while mu is held.
+type heldUp struct {
+	Sense
+	mu sync.RWMutex
+}
+
+func (s *heldUp) Run(ctx context.Context, emit Emit) error {
+	return s.Sense.Run(ctx, func(facts []reflexes.Fact) {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		emit(facts)
+	})
+}
+
+// dropped is how many messages the netlink sockets of a namespace have left out.
+func dropped(t *testing.T, sockets string) (n int) {
+	t.Helper()
+	data, err := os.ReadFile(sockets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	column := slices.Index(strings.Fields(lines[0]), "Drops")
+	for _, line := range lines[1:] {
+		count, err := strconv.Atoi(strings.Fields(line)[column])
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += count
+	}
+	return n
 }
