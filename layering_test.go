@@ -39,6 +39,7 @@ var house = map[string]room{
 	"workload/signature": {pure: true, why: "whether a signature is good follows from its bytes, a key and a package alone; who is trusted is decided elsewhere"},
 
 	"mutanttest": {why: "puts bugs into source for tests to catch; knows no package"},
+	"pid1":       {why: "a connection to systemd, for whoever needs one; knows nobody"},
 	"pause":      {why: "waits; knows nobody"},
 	"durable":    {why: "files that outlive a crash, for whoever keeps some; knows nobody"},
 
@@ -48,7 +49,7 @@ var house = map[string]room{
 	"gossip/gossiptest":       {may: []string{"gossip"}, why: "test network of gossip"},
 	"events":                  {may: []string{"durable", "pause"}, why: "the story; knows nothing of who tells it"},
 	"trust":                   {may: []string{"durable"}, why: "keys and certificates; knows nothing of what they protect"},
-	"reflexes/senses":         {may: []string{"reflexes", "reflexes/senses/procfs", "intent"}, why: "facts from the host; agent translates"},
+	"reflexes/senses":         {may: []string{"reflexes", "reflexes/senses/procfs", "intent", "pid1"}, why: "facts from the host; agent translates"},
 	"reflexes/senses/procfs":  {why: "reads the kernel's text files; knows no fact"},
 	"workload/output":         {may: []string{"workload", "pause"}, why: "output files of copies, shared by the drivers"},
 	"workload/bootclock":      {why: "one clock, for drivers, keepers, packages and the agent"},
@@ -56,7 +57,7 @@ var house = map[string]room{
 	"workload/hook":           {may: []string{"workload/program"}, why: "runs one command of a user's, bounded: knows no copy and no reflex"},
 	"workload/keeper":         {may: []string{"workload", "workload/bootclock", "workload/program"}, why: "the process that ends a singleton with its lease; knows no driver, no agent"},
 	"workload/process":        {may: []string{"workload", "workload/bootclock", "workload/keeper", "workload/output", "workload/program"}, why: "a driver"},
-	"workload/systemd":        {may: []string{"durable", "workload", "workload/bootclock", "workload/keeper", "workload/output", "workload/program"}, why: "a driver"},
+	"workload/systemd":        {may: []string{"durable", "workload", "workload/bootclock", "workload/keeper", "workload/output", "workload/program", "pid1"}, why: "a driver"},
 	"workload/vip":            {why: "addresses on interfaces: knows no lease and no rule"},
 	"workload/artifact":       {may: []string{"workload/bootclock", "pause"}, why: "packages by content: knows no agent, no mesh and no app"},
 	"workload/workloadtest":   {may: []string{"workload", "workload/output"}, why: "the conformance suite knows no driver"},

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strconv"
 	"time"
 
 	"github.com/godbus/dbus/v5"
 
+	"github.com/ganglion-mesh/ganglion/pid1"
 	"github.com/ganglion-mesh/ganglion/reflexes"
 )
 
@@ -35,7 +35,7 @@ type Units struct {
 
 // NewUnits returns the sense of systemd's units.
 func NewUnits(cfg UnitsConfig) (*Units, error) {
-	cfg.Socket = defaulted(cfg.Socket, "/run/systemd/private")
+	cfg.Socket = defaulted(cfg.Socket, pid1.Socket)
 	cfg.Relist = defaulted(cfg.Relist, time.Minute)
 	cfg.Logger = loggerOr(cfg.Logger)
 	if cfg.Now == nil {
@@ -53,14 +53,6 @@ func (u *Units) Name() string { return "units" }
 // Vars implements Sense.
 func (u *Units) Vars() []reflexes.VarID { return unitVars }
 
-const (
-	systemdName = "org.freedesktop.systemd1"
-	managerPath = dbus.ObjectPath("/org/freedesktop/systemd1")
-	unitIface   = systemdName + ".Unit"
-	// pid1Answers bounds a call: PID 1 answers within milliseconds or is not well.
-	pid1Answers = 10 * time.Second
-)
-
 // Run implements Sense.
 func (u *Units) Run(ctx context.Context, emit Emit) error {
 	err := u.run(ctx, emit)
@@ -73,69 +65,36 @@ func (u *Units) Run(ctx context.Context, emit Emit) error {
 func (u *Units) run(ctx context.Context, emit Emit) error {
 	conn, err := u.connect(ctx)
 	if err != nil {
-		return fmt.Errorf("connect to systemd: %w", err)
+		return err
 	}
 	defer conn.Close()
-	signals := make(chan *dbus.Signal, 64)
-	conn.Signal(signals)
 	r := &unitsRun{Units: u, conn: conn, emit: emit}
 	u.table.begin()
-	if err := r.greet(ctx); err != nil {
+	if err := conn.Greet(ctx); err != nil {
 		return err
 	}
 	if err := r.list(ctx); err != nil {
 		return err
 	}
-	return r.loop(ctx, signals)
+	return r.loop(ctx)
 }
 
-func (u *Units) connect(ctx context.Context) (*dbus.Conn, error) {
+func (u *Units) connect(ctx context.Context) (pid1.Conn, error) {
 	if _, err := os.Stat(u.cfg.Socket); err != nil {
-		return nil, fmt.Errorf("PID 1 is not systemd, or hides from us: %w", err)
+		return pid1.Conn{}, fmt.Errorf("PID 1 is not systemd, or hides from us: %w", err)
 	}
-	conn, err := dbus.Dial("unix:path="+u.cfg.Socket, dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()), dbus.WithContext(ctx))
-	if err != nil {
-		return nil, err
-	}
-	if err := conn.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Getuid()))}); err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	return conn, nil
-}
-
-// nudge is how long PID 1 has to answer the first call before another follows.
-const nudge = 50 * time.Millisecond
-
-// greet waits until PID 1 answers. A short message that comes in one piece with
-// the end of the authentication it leaves lying until the next one comes.
-func (r *unitsRun) greet(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, pid1Answers)
-	defer cancel()
-	answers := make(chan *dbus.Call, pid1Answers/nudge+2)
-	again := time.NewTicker(nudge)
-	defer again.Stop()
-	for {
-		r.conn.Object(systemdName, managerPath).GoWithContext(ctx, "org.freedesktop.DBus.Peer.Ping", 0, answers)
-		select {
-		case c := <-answers:
-			if c.Err != nil {
-				return fmt.Errorf("greet systemd: %w", c.Err)
-			}
-			return nil
-		case <-again.C:
-		}
-	}
+	return pid1.Dial(ctx, u.cfg.Socket)
 }
 
 // unitsRun is one connection.
 type unitsRun struct {
 	*Units
-	conn  *dbus.Conn
+	conn  pid1.Conn
 	emit  Emit
 	facts []reflexes.Fact
 }
 
-func (r *unitsRun) loop(ctx context.Context, signals <-chan *dbus.Signal) error {
+func (r *unitsRun) loop(ctx context.Context) error {
 	relist := time.NewTicker(r.cfg.Relist)
 	defer relist.Stop()
 	soon := time.NewTimer(time.Hour)
@@ -147,7 +106,7 @@ func (r *unitsRun) loop(ctx context.Context, signals <-chan *dbus.Signal) error 
 			return nil
 		case <-r.conn.Context().Done():
 			return errors.New("systemd has dropped the connection")
-		case s, ok := <-signals:
+		case s, ok := <-r.conn.Signals:
 			if !ok {
 				return errors.New("systemd has dropped the connection")
 			}
@@ -172,9 +131,9 @@ func (r *unitsRun) loop(ctx context.Context, signals <-chan *dbus.Signal) error 
 // their removal it speaks also when it reads its configuration anew.
 func (r *unitsRun) signal(s *dbus.Signal) (list bool) {
 	switch s.Name {
-	case systemdName + ".Manager.UnitRemoved":
+	case pid1.OfManager + "UnitRemoved":
 		return true
-	case systemdName + ".Manager.Reloading":
+	case pid1.OfManager + "Reloading":
 		reloading, ok := first[bool](s.Body)
 		return ok && !reloading
 	case "org.freedesktop.DBus.Properties.PropertiesChanged":
@@ -183,7 +142,7 @@ func (r *unitsRun) signal(s *dbus.Signal) (list bool) {
 	}
 	iface, ok := first[string](s.Body)
 	name, isUnit := unitName(string(s.Path))
-	if !ok || iface != unitIface || !isUnit || len(s.Body) < 2 {
+	if !ok || iface != pid1.Unit || !isUnit || len(s.Body) < 2 {
 		return false
 	}
 	props, _ := s.Body[1].(map[string]dbus.Variant)
@@ -216,11 +175,11 @@ type unitRow struct {
 
 // list asks for all units and compares.
 func (r *unitsRun) list(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, pid1Answers)
+	ctx, cancel := context.WithTimeout(ctx, pid1.Answers)
 	defer cancel()
 	var rows []unitRow
 	at := r.cfg.Now()
-	if err := r.conn.Object(systemdName, managerPath).CallWithContext(ctx, systemdName+".Manager.ListUnits", 0).Store(&rows); err != nil {
+	if err := r.conn.Object(pid1.Name, pid1.Manager).CallWithContext(ctx, pid1.OfManager+"ListUnits", 0).Store(&rows); err != nil {
 		return fmt.Errorf("list units: %w", err)
 	}
 	r.table.compare()

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ganglion-mesh/ganglion/pid1"
 	"github.com/ganglion-mesh/ganglion/workload"
 )
 
@@ -130,7 +131,7 @@ func (d *Driver) adopt(ctx context.Context, u listed, id workload.CopyID) (*hand
 
 // look reads a unit's state into its handle.
 func (d *Driver) look(ctx context.Context, h *handle) error {
-	for _, iface := range []string{serviceIface, unitIface} {
+	for _, iface := range []string{pid1.Service, pid1.Unit} {
 		props, err := d.bus.getAll(ctx, h.unit, iface)
 		if err != nil {
 			return err

@@ -7,27 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/godbus/dbus/v5"
-)
 
-const (
-	busName      = "org.freedesktop.systemd1"
-	managerPath  = dbus.ObjectPath("/org/freedesktop/systemd1")
-	managerIface = "org.freedesktop.systemd1.Manager."
-	unitIface    = "org.freedesktop.systemd1.Unit"
-	serviceIface = "org.freedesktop.systemd1.Service"
-	propsIface   = "org.freedesktop.DBus.Properties."
+	"github.com/ganglion-mesh/ganglion/pid1"
 )
-
-// privateSocket is PID 1's own: no bus daemon stands between, it is there as
-// early and as late as PID 1, and only root may use it.
-const privateSocket = "/run/systemd/private"
 
 // watcher is told what PID 1 says about one unit, in order, on the goroutine
 // that reads the connection: it must not block on the bus.
@@ -66,28 +53,13 @@ func (b *bus) get() (*dbus.Conn, error) {
 	if b.conn != nil && b.conn.Connected() {
 		return b.conn, nil
 	}
-	conn, signals, err := dial(b.socket)
+	conn, err := pid1.Dial(context.Background(), b.socket)
 	if err != nil {
 		return nil, err
 	}
 	b.conn = conn.Conn
-	b.wg.Go(func() { b.read(conn, signals) })
+	b.wg.Go(func() { b.read(conn) })
 	return b.conn, nil
-}
-
-// dial connects to PID 1. Signals are in the order in which it has sent them.
-func dial(socket string) (connection, <-chan *dbus.Signal, error) {
-	line := dbus.NewSequentialSignalHandler()
-	conn, err := dbus.Dial("unix:path="+socket, dbus.WithSignalHandler(line))
-	if err != nil {
-		return connection{}, nil, fmt.Errorf("connect to PID 1: %w", err)
-	}
-	if err := conn.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Getuid()))}); err != nil {
-		return connection{}, nil, errors.Join(fmt.Errorf("connect to PID 1: %w", err), conn.Close())
-	}
-	signals := make(chan *dbus.Signal, 64)
-	conn.Signal(signals)
-	return connection{conn, line}, signals, nil
 }
 
 // close ends the connection and joins its reader.
@@ -106,23 +78,17 @@ func (b *bus) close() {
 	b.wg.Wait()
 }
 
-// connection is one with the line in which what PID 1 says waits to be read.
-type connection struct {
-	*dbus.Conn
-	line dbus.SignalHandler
-}
-
 // lookedAt names what look puts into the line. PID 1 sends nothing of that name.
 const lookedAt = "ganglion.LookedAt"
 
 // read hands signals to the watchers until the connection ends, and then sees
 // to the next one. It begins with a look at every watched unit: what happened
 // without a connection is no signal.
-func (b *bus) read(conn connection, signals <-chan *dbus.Signal) {
+func (b *bus) read(conn pid1.Conn) {
 	for _, path := range b.watched() {
 		b.look(conn, path)
 	}
-	b.deliverAll(conn, signals)
+	b.deliverAll(conn)
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		if _, err := b.get(); err == nil || errors.Is(err, ErrClosed) {
 			return
@@ -136,10 +102,10 @@ func (b *bus) read(conn connection, signals <-chan *dbus.Signal) {
 	}
 }
 
-func (b *bus) deliverAll(conn connection, signals <-chan *dbus.Signal) {
+func (b *bus) deliverAll(conn pid1.Conn) {
 	for {
 		select {
-		case s, ok := <-signals:
+		case s, ok := <-conn.Signals:
 			if !ok {
 				return
 			}
@@ -164,15 +130,15 @@ func (b *bus) watched() []dbus.ObjectPath {
 // would have told that were lost: the end of its start, or its own. It is told in
 // its turn, after the signals that PID 1 has sent before: else a unit could be gone
 // before its end is heard of.
-func (b *bus) look(conn connection, path dbus.ObjectPath) {
+func (b *bus) look(conn pid1.Conn, path dbus.ObjectPath) {
 	if b.watcher(path) == nil {
 		return
 	}
 	seen := &dbus.Signal{Name: lookedAt, Path: path}
-	for _, iface := range []string{serviceIface, unitIface} {
+	for _, iface := range []string{pid1.Service, pid1.Unit} {
 		var props map[string]dbus.Variant
-		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-		err := conn.Object(busName, path).CallWithContext(ctx, propsIface+"GetAll", 0, iface).Store(&props)
+		ctx, cancel := context.WithTimeout(context.Background(), pid1.Answers)
+		err := conn.Object(pid1.Name, path).CallWithContext(ctx, pid1.Properties+"GetAll", 0, iface).Store(&props)
 		cancel()
 		if err != nil {
 			b.log.Debug("look at a unit", "path", string(path), "error", err)
@@ -180,16 +146,16 @@ func (b *bus) look(conn connection, path dbus.ObjectPath) {
 		}
 		seen.Body = append(seen.Body, props)
 	}
-	conn.line.DeliverSignal("", "", seen)
+	conn.Line.DeliverSignal("", "", seen)
 }
 
 // tellLooked tells what look has seen.
 func tellLooked(w watcher, service, unit any) {
 	if props, ok := service.(map[string]dbus.Variant); ok {
-		w.properties(serviceIface, props)
+		w.properties(pid1.Service, props)
 	}
 	if props, ok := unit.(map[string]dbus.Variant); ok {
-		w.properties(unitIface, props)
+		w.properties(pid1.Unit, props)
 		tellLost(w, props)
 	}
 }
@@ -213,14 +179,14 @@ func (b *bus) watcher(path dbus.ObjectPath) watcher {
 
 // deliver passes on what concerns a watched unit; PID 1 sends everything about
 // every unit of the host.
-func (b *bus) deliver(conn connection, s *dbus.Signal) {
+func (b *bus) deliver(conn pid1.Conn, s *dbus.Signal) {
 	switch s.Name {
 	case lookedAt:
 		if w := b.watcher(s.Path); w != nil && len(s.Body) == 2 {
 			tellLooked(w, s.Body[0], s.Body[1])
 		}
-	case propsIface + "PropertiesChanged":
-		if len(s.Body) < 2 || !strings.HasPrefix(string(s.Path), string(managerPath)+"/unit/ganglion") {
+	case pid1.Properties + "PropertiesChanged":
+		if len(s.Body) < 2 || !strings.HasPrefix(string(s.Path), string(pid1.Manager)+"/unit/ganglion") {
 			return
 		}
 		iface, ok1 := s.Body[0].(string)
@@ -228,7 +194,7 @@ func (b *bus) deliver(conn connection, s *dbus.Signal) {
 		if w := b.watcher(s.Path); w != nil && ok1 && ok2 {
 			w.properties(iface, props)
 		}
-	case managerIface + "JobRemoved":
+	case pid1.OfManager + "JobRemoved":
 		if len(s.Body) < 4 {
 			return
 		}
@@ -237,7 +203,7 @@ func (b *bus) deliver(conn connection, s *dbus.Signal) {
 		if w := b.watcher(dbus.ObjectPath(objectPath(unit))); w != nil && ok1 && ok2 {
 			w.jobDone(result)
 		}
-	case managerIface + "UnitRemoved":
+	case pid1.OfManager + "UnitRemoved":
 		if len(s.Body) < 2 {
 			return
 		}
@@ -262,19 +228,15 @@ func (b *bus) unwatch(unit string) {
 	delete(b.watchers, dbus.ObjectPath(objectPath(unit)))
 }
 
-// callTimeout bounds a call where nobody else does: PID 1 answers within
-// milliseconds or is not well.
-const callTimeout = 10 * time.Second
-
 // call calls the manager and stores its answer in out.
 func (b *bus) call(ctx context.Context, method string, args []any, out ...any) error {
 	conn, err := b.get()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, pid1.Answers)
 	defer cancel()
-	return conn.Object(busName, managerPath).CallWithContext(ctx, managerIface+method, 0, args...).Store(out...)
+	return conn.Object(pid1.Name, pid1.Manager).CallWithContext(ctx, pid1.OfManager+method, 0, args...).Store(out...)
 }
 
 // getAll reads all properties of a unit, of one interface.
@@ -283,10 +245,10 @@ func (b *bus) getAll(ctx context.Context, unit, iface string) (props map[string]
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, pid1.Answers)
 	defer cancel()
 	// The bus answers for any name: a unit that is not there is inactive.
-	err = conn.Object(busName, dbus.ObjectPath(objectPath(unit))).CallWithContext(ctx, propsIface+"GetAll", 0, iface).Store(&props)
+	err = conn.Object(pid1.Name, dbus.ObjectPath(objectPath(unit))).CallWithContext(ctx, pid1.Properties+"GetAll", 0, iface).Store(&props)
 	return props, err
 }
 
@@ -296,10 +258,10 @@ func (b *bus) environment(ctx context.Context) (env []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, pid1.Answers)
 	defer cancel()
 	var v dbus.Variant
-	err = conn.Object(busName, managerPath).CallWithContext(ctx, propsIface+"Get", 0, strings.TrimSuffix(managerIface, "."), "Environment").Store(&v)
+	err = conn.Object(pid1.Name, pid1.Manager).CallWithContext(ctx, pid1.Properties+"Get", 0, strings.TrimSuffix(pid1.OfManager, "."), "Environment").Store(&v)
 	if err != nil {
 		return nil, fmt.Errorf("read PID 1's environment: %w", err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/godbus/dbus/v5"
 
+	"github.com/ganglion-mesh/ganglion/pid1"
 	"github.com/ganglion-mesh/ganglion/workload"
 )
 
@@ -131,10 +132,10 @@ type checkWatch struct {
 
 func (c *checkWatch) properties(iface string, props map[string]dbus.Variant) {
 	switch iface {
-	case serviceIface:
+	case pid1.Service:
 		c.svc = serviceOf(props)
 		c.began = c.began || c.svc.lastPID != 0
-	case unitIface:
+	case pid1.Unit:
 		if c.began && unitStateOf(props).over() {
 			c.removed()
 		}

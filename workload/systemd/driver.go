@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ganglion-mesh/ganglion/pid1"
 	"github.com/ganglion-mesh/ganglion/workload"
 	"github.com/ganglion-mesh/ganglion/workload/output"
 )
@@ -93,7 +94,7 @@ func Available() error {
 	if os.Geteuid() != 0 {
 		return errors.New("the agent is not root")
 	}
-	if _, err := os.Stat(privateSocket); err != nil {
+	if _, err := os.Stat(pid1.Socket); err != nil {
 		return fmt.Errorf("PID 1 cannot be reached: %w", err)
 	}
 	return nil
@@ -110,7 +111,7 @@ func New(cfg Config) (*Driver, error) {
 	}
 	d := &Driver{
 		cfg: cfg, log: cfg.Logger, out: cfg.Output, tag: tagOf(cfg.Dir),
-		bus: newBus(privateSocket, cfg.Logger), copies: map[workload.CopyID]*slot{},
+		bus: newBus(pid1.Socket, cfg.Logger), copies: map[workload.CopyID]*slot{},
 	}
 	var err error
 	if d.dirs, err = makeDirs(cfg.Dir); err != nil {

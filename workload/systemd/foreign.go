@@ -7,10 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
-	"time"
 
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
+
+	"github.com/ganglion-mesh/ganglion/pid1"
 )
 
 // RestartUnit has PID 1 restart a unit that is no copy of ours, or start it if it
@@ -18,7 +19,7 @@ import (
 // by its own measure, or why it is not. It may be called from any goroutine, and
 // needs no Driver.
 func RestartUnit(ctx context.Context, unit string) error {
-	return withUnit(ctx, "restart", unit, func(p pid1) error {
+	return withUnit(ctx, "restart", unit, func(p errand) error {
 		// Else PID 1 refuses what it has given up on. That there is nothing to reset is
 		// no matter: whether there is such a unit is told by the next answer.
 		_ = p.call(ctx, "ResetFailedUnit", unit).Err
@@ -30,29 +31,25 @@ func RestartUnit(ctx context.Context, unit string) error {
 // returns once it is down, as RestartUnit does. One that does not run is left as it is.
 // Nothing keeps what else may start it from doing so.
 func StopUnit(ctx context.Context, unit string) error {
-	return withUnit(ctx, "stop", unit, func(p pid1) error { return p.job(ctx, "StopUnit", unit) })
+	return withUnit(ctx, "stop", unit, func(p errand) error { return p.job(ctx, "StopUnit", unit) })
 }
 
 // SignalUnit has PID 1 send a signal to the main process of a service that is no copy
 // of ours. That there is none is an error.
 func SignalUnit(ctx context.Context, unit string, sig syscall.Signal) error {
-	return withUnit(ctx, "send "+unix.SignalName(sig)+" to", unit, func(p pid1) error {
+	return withUnit(ctx, "send "+unix.SignalName(sig)+" to", unit, func(p errand) error {
 		return p.call(ctx, "KillUnit", unit, "main", int32(sig)).Err
 	})
 }
 
-// pid1 is a connection to PID 1 for one call of a stranger.
-type pid1 struct {
-	conn    connection
-	signals <-chan *dbus.Signal
-}
+// errand is a connection to PID 1 for what is done to one unit.
+type errand struct{ pid1.Conn }
 
-func withUnit(ctx context.Context, verb, unit string, do func(pid1) error) error {
-	conn, signals, err := dial(privateSocket)
+func withUnit(ctx context.Context, verb, unit string, do func(errand) error) error {
+	conn, err := pid1.Dial(context.Background(), pid1.Socket)
 	if err == nil {
-		p := pid1{conn, signals}
-		if err = p.greet(ctx); err == nil {
-			err = do(p)
+		if err = conn.Greet(ctx); err == nil {
+			err = do(errand{conn})
 		}
 		conn.Close()
 	}
@@ -62,42 +59,21 @@ func withUnit(ctx context.Context, verb, unit string, do func(pid1) error) error
 	return nil
 }
 
-// nudge is how long PID 1 has to answer the first call before another follows.
-const nudge = 50 * time.Millisecond
-
-// greet waits until PID 1 answers. A short message that comes in one piece with the end
-// of the authentication it leaves lying until the next one comes.
-func (p pid1) greet(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+func (p errand) call(ctx context.Context, method string, args ...any) *dbus.Call {
+	ctx, cancel := context.WithTimeout(ctx, pid1.Answers)
 	defer cancel()
-	answers := make(chan *dbus.Call, callTimeout/nudge+2)
-	again := time.NewTicker(nudge)
-	defer again.Stop()
-	for {
-		p.conn.Object(busName, managerPath).GoWithContext(ctx, "org.freedesktop.DBus.Peer.Ping", 0, answers)
-		select {
-		case c := <-answers:
-			return c.Err
-		case <-again.C:
-		}
-	}
-}
-
-func (p pid1) call(ctx context.Context, method string, args ...any) *dbus.Call {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	return p.conn.Object(busName, managerPath).CallWithContext(ctx, managerIface+method, 0, args...)
+	return p.Object(pid1.Name, pid1.Manager).CallWithContext(ctx, pid1.OfManager+method, 0, args...)
 }
 
 // job has PID 1 begin a job of a unit, and waits for its end.
-func (p pid1) job(ctx context.Context, method, unit string) error {
+func (p errand) job(ctx context.Context, method, unit string) error {
 	var job dbus.ObjectPath
 	if err := p.call(ctx, method, unit, "replace").Store(&job); err != nil {
 		return err
 	}
 	for {
 		select {
-		case s, ok := <-p.signals:
+		case s, ok := <-p.Signals:
 			if !ok {
 				return errDropped
 			}
@@ -106,7 +82,7 @@ func (p pid1) job(ctx context.Context, method, unit string) error {
 			} else if ours {
 				return nil
 			}
-		case <-p.conn.Context().Done():
+		case <-p.Context().Done():
 			return errDropped
 		case <-ctx.Done():
 			return fmt.Errorf("systemd is not done with it yet: %w", ctx.Err())
@@ -119,7 +95,7 @@ var errDropped = errors.New("PID 1 has dropped the connection: it is not known h
 
 // jobResult is how a job ended, if that is what PID 1 says.
 func jobResult(s *dbus.Signal, job dbus.ObjectPath) (result string, ours bool) {
-	if s.Name != managerIface+"JobRemoved" || len(s.Body) < 4 || s.Body[1] != job {
+	if s.Name != pid1.OfManager+"JobRemoved" || len(s.Body) < 4 || s.Body[1] != job {
 		return "", false
 	}
 	result, ours = s.Body[3].(string)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/godbus/dbus/v5"
 
+	"github.com/ganglion-mesh/ganglion/pid1"
 	"github.com/ganglion-mesh/ganglion/workload"
 )
 
@@ -81,11 +82,11 @@ func (h *handle) begin(ctx context.Context) error {
 	known := h.track.svc.lastPID != 0
 	h.mu.Unlock()
 	if !known {
-		props, err := h.d.bus.getAll(ctx, h.unit, serviceIface)
+		props, err := h.d.bus.getAll(ctx, h.unit, pid1.Service)
 		if err != nil {
 			return err
 		}
-		h.properties(serviceIface, props)
+		h.properties(pid1.Service, props)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -125,7 +126,7 @@ func (h *handle) makeSure() {
 		return
 	case <-timer.C:
 	}
-	props, err := h.d.bus.getAll(context.Background(), h.unit, unitIface)
+	props, err := h.d.bus.getAll(context.Background(), h.unit, pid1.Unit)
 	if err != nil {
 		return // the connection has ended: the next one begins with a look at every unit
 	}
@@ -162,9 +163,9 @@ func (h *handle) properties(iface string, props map[string]dbus.Variant) {
 	defer h.mu.Unlock()
 	now := time.Now()
 	switch iface {
-	case serviceIface:
+	case pid1.Service:
 		h.track.seeService(serviceOf(props), now)
-	case unitIface:
+	case pid1.Unit:
 		h.seeUnit(unitStateOf(props), now)
 	}
 }
@@ -258,7 +259,7 @@ func (h *handle) Signal(sig syscall.Signal) error {
 	if h.over() {
 		return fmt.Errorf("signal %s: %w", h.spec.ID, os.ErrProcessDone)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), pid1.Answers)
 	defer cancel()
 	if err := h.d.kill(ctx, h.unit, "main", int32(sig)); err != nil {
 		return fmt.Errorf("signal %s: %w", h.spec.ID, err)

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/ganglion-mesh/ganglion/pid1"
 )
 
 // holdFile is the drop-in that says whether PID 1 restarts a unit, where that is
@@ -95,7 +97,7 @@ func (d *Driver) turn(ctx context.Context, h *handle, want string) (changed bool
 	if err != nil || is == want {
 		return false, err
 	}
-	if props, err := d.bus.getAll(ctx, h.unit, unitIface); err != nil || unitStateOf(props).missing {
+	if props, err := d.bus.getAll(ctx, h.unit, pid1.Unit); err != nil || unitStateOf(props).missing {
 		return false, err // it has just ended, and of no unit PID 1 says that it restarts none
 	}
 	dir := filepath.Join(runtimeUnits, h.unit+".d")
@@ -119,11 +121,11 @@ func (b *bus) restartOf(ctx context.Context, unit string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, pid1.Answers)
 	defer cancel()
 	var v dbus.Variant
-	o := conn.Object(busName, dbus.ObjectPath(objectPath(unit)))
-	if err := o.CallWithContext(ctx, propsIface+"Get", 0, serviceIface, "Restart").Store(&v); err != nil {
+	o := conn.Object(pid1.Name, dbus.ObjectPath(objectPath(unit)))
+	if err := o.CallWithContext(ctx, pid1.Properties+"Get", 0, pid1.Service, "Restart").Store(&v); err != nil {
 		return "", err
 	}
 	s, _ := v.Value().(string)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/godbus/dbus/v5"
 
+	"github.com/ganglion-mesh/ganglion/pid1"
 	"github.com/ganglion-mesh/ganglion/workload"
 	"github.com/ganglion-mesh/ganglion/workload/output"
 )
@@ -92,7 +93,7 @@ func (d *Driver) endUnit(ctx context.Context, unit string) error {
 		return err
 	}
 	_ = d.kill(ctx, unit, "all", sigkill) // nothing to kill is fine; whether it is over is seen below
-	props, err := d.bus.getAll(ctx, unit, unitIface)
+	props, err := d.bus.getAll(ctx, unit, pid1.Unit)
 	if st := unitStateOf(props); err == nil && (st.missing || st.over()) {
 		return d.resetFailed(ctx, unit)
 	}
@@ -233,7 +234,7 @@ type ending struct {
 }
 
 func (e *ending) properties(iface string, props map[string]dbus.Variant) {
-	if iface == unitIface && unitStateOf(props).over() {
+	if iface == pid1.Unit && unitStateOf(props).over() {
 		e.removed()
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/godbus/dbus/v5"
 
 	"github.com/ganglion-mesh/ganglion/durable"
+	"github.com/ganglion-mesh/ganglion/pid1"
 	"github.com/ganglion-mesh/ganglion/workload"
 )
 
@@ -38,8 +39,8 @@ func ThrottleUnit(ctx context.Context, unit string, t workload.Throttle, was Uni
 	if t == (workload.Throttle{}) {
 		verb = "end the throttle of"
 	}
-	err := withUnit(ctx, verb, unit, func(p pid1) error {
-		h.pid1 = p
+	err := withUnit(ctx, verb, unit, func(p errand) error {
+		h.manager = p
 		return h.to(ctx, t)
 	})
 	return h.hold, err
@@ -47,11 +48,11 @@ func ThrottleUnit(ctx context.Context, unit string, t workload.Throttle, was Uni
 
 // unitHolder holds one unit back.
 type unitHolder struct {
-	pid1 unitManager
-	unit string
-	dir  string // where PID 1 writes down what it was told
-	hold UnitHold
-	note func(UnitHold) error
+	manager unitManager
+	unit    string
+	dir     string // where PID 1 writes down what it was told
+	hold    UnitHold
+	note    func(UnitHold) error
 	// What of the host tests look away from.
 	able   func(workload.Throttle) error
 	kernel func(group string, b bound, most uint64) bool
@@ -72,15 +73,15 @@ type unitBounds struct {
 	shown   [len(bounds)]uint64
 }
 
-func (p pid1) bounds(ctx context.Context, name string) (u unitBounds, err error) {
+func (p errand) bounds(ctx context.Context, name string) (u unitBounds, err error) {
 	var unit, service map[string]dbus.Variant
-	o := p.conn.Object(busName, dbus.ObjectPath(objectPath(name)))
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	o := p.Object(pid1.Name, dbus.ObjectPath(objectPath(name)))
+	ctx, cancel := context.WithTimeout(ctx, pid1.Answers)
 	defer cancel()
-	if err := o.CallWithContext(ctx, propsIface+"GetAll", 0, unitIface).Store(&unit); err != nil {
+	if err := o.CallWithContext(ctx, pid1.Properties+"GetAll", 0, pid1.Unit).Store(&unit); err != nil {
 		return u, err
 	}
-	if err := o.CallWithContext(ctx, propsIface+"GetAll", 0, serviceIface).Store(&service); err != nil {
+	if err := o.CallWithContext(ctx, pid1.Properties+"GetAll", 0, pid1.Service).Store(&service); err != nil {
 		return u, err
 	}
 	u = unitBounds{id: text(unit, "Id"), missing: text(unit, "LoadState") == "not-found", group: text(service, "ControlGroup")}
@@ -90,11 +91,11 @@ func (p pid1) bounds(ctx context.Context, name string) (u unitBounds, err error)
 	return u, nil
 }
 
-func (p pid1) bind(ctx context.Context, unit string, props []property) error {
+func (p errand) bind(ctx context.Context, unit string, props []property) error {
 	return p.call(ctx, "SetUnitProperties", unit, true, props).Err
 }
 
-func (p pid1) reload(ctx context.Context) error { return p.call(ctx, "Reload").Err }
+func (p errand) reload(ctx context.Context) error { return p.call(ctx, "Reload").Err }
 
 func (h *unitHolder) to(ctx context.Context, t workload.Throttle) error {
 	most := boundsOf(t)
@@ -115,7 +116,7 @@ func (h *unitHolder) to(ctx context.Context, t workload.Throttle) error {
 
 // look finds how a unit is bound.
 func (h *unitHolder) look(ctx context.Context) (group string, is [len(bounds)]found, err error) {
-	u, err := h.pid1.bounds(ctx, h.unit)
+	u, err := h.manager.bounds(ctx, h.unit)
 	if err == nil && u.missing && len(h.hold) == 0 {
 		err = errors.New("there is no such unit")
 	}
@@ -172,7 +173,7 @@ func (h *unitHolder) giveBack(ctx context.Context, back []bound) error {
 			_ = os.Remove(filepath.Dir(was.File)) // which fails, as it should, if others have something there
 		}
 	}
-	if err := h.pid1.reload(ctx); err != nil {
+	if err := h.manager.reload(ctx); err != nil {
 		return err
 	}
 	for _, b := range back {
@@ -218,7 +219,7 @@ func (h *unitHolder) tell(ctx context.Context, group string, is [len(bounds)]fou
 	if len(told) == 0 {
 		return nil
 	}
-	err := h.pid1.bind(ctx, h.unit, props)
+	err := h.manager.bind(ctx, h.unit, props)
 	if err == nil {
 		err = h.inForce(ctx, group, told, most)
 	}

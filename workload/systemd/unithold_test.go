@@ -161,7 +161,7 @@ func (h *holding) throttle(most workload.Throttle) error {
 		was = UnitHold{}
 	}
 	one := unitHolder{
-		pid1: h.fakePID1, unit: "mine.service", dir: h.dir, hold: was, note: note,
+		manager: h.fakePID1, unit: "mine.service", dir: h.dir, hold: was, note: note,
 		able: func(workload.Throttle) error { return nil },
 		kernel: func(_ string, b bound, m uint64) bool {
 			for i, x := range bounds {
@@ -346,8 +346,8 @@ func (u *throttledUnit) throttle(most workload.Throttle) {
 	h.kernel = func(group string, b bound, most uint64) bool {
 		return !u.able || b != bounds[0] || kernelHas(group, b, most)
 	}
-	err := withUnit(ctxFor(u.t), "throttle", throttledName, func(p pid1) error {
-		h.pid1 = p
+	err := withUnit(ctxFor(u.t), "throttle", throttledName, func(p errand) error {
+		h.manager = p
 		return h.to(ctxFor(u.t), most)
 	})
 	if u.disk = h.hold; err != nil {
