@@ -20,9 +20,10 @@ const claimRule = `reflex "vip" {
 // claimant is an engine with a rule that claims.
 type claimant struct {
 	*Engine
-	t    *testing.T
-	now  Boot
-	told []Outcome
+	t     *testing.T
+	now   Boot
+	told  []Outcome
+	fails int // so many acts from now on
 }
 
 func newClaimant(t *testing.T, rule string) *claimant {
@@ -45,7 +46,8 @@ func (c *claimant) step(up bool, a Authority) (acted, unleased bool) {
 			if act.Loan != 0 || act.Class != ClassB || !act.Durable {
 				c.t.Errorf("act %+v: want class B, durable and without a loan", act)
 			}
-			c.Done(c.now, act.ID, true, "")
+			c.Done(c.now, act.ID, c.fails == 0, "")
+			c.fails = max(c.fails-1, 0)
 		}
 		unleased = unleased || c.Unleased()
 	}
@@ -171,5 +173,47 @@ func TestClaimNeedsAConditionThatLasts(t *testing.T) {
 	bad := intent.Reflex{Name: "vip", Scope: "copy:web", When: "exit.count > 0", Act: []intent.Action{{Op: "claim", Target: "10.0.0.10/24"}}, Cooldown: intent.Second, Limit: "3/10m"}
 	if _, err := c.Compile(bad, ""); err == nil || !strings.Contains(err.Error(), "is an instant") {
 		t.Errorf("an instant: %v", err)
+	}
+}
+
+// A claim that failed, as on a disk that was full or where the host was so late that
+// its lease was over, disturbed nothing: the rule goes on to want the address within its
+// limit, and what failed before it had it counts no more.
+func TestClaimThatFailsIsTriedAgain(t *testing.T) {
+	leased := Authority{Leased: true}
+	c := newClaimant(t, claimRule)
+	c.fails = 2
+	acts := 0
+	for range 30 {
+		if acted, _ := c.step(true, leased); acted {
+			acts++
+		}
+	}
+	if acts != 3 {
+		t.Fatalf("two claims fail: acts %d times, want a third", acts)
+	}
+	for range 3 {
+		for range 600 {
+			c.step(true, leased)
+		}
+		c.fails = 1
+		c.Lapsed(c.now, "vip", up0)
+		c.step(true, leased)
+		if got := c.Explain(c.now, "vip")[0].Tries; got != 0 || c.fails != 0 {
+			t.Fatalf("one claim fails after long use: %d counted before it", got)
+		}
+	}
+	for _, o := range c.told {
+		if o.NeedsHuman() {
+			t.Errorf("calls for a person: %+v", o)
+		}
+	}
+	c.fails = 1000
+	c.Lapsed(c.now, "vip", up0)
+	for range 60 {
+		c.step(true, leased)
+	}
+	if x := c.Explain(c.now, "vip")[0]; x.State != "exhausted" || !slices.ContainsFunc(c.told, func(o Outcome) bool { return o.NeedsHuman() && o.Reason == ReasonLimit }) {
+		t.Errorf("all claims fail: %+v, told %+v", x, c.told)
 	}
 }

@@ -310,7 +310,7 @@ func (e *Engine) notHelped(now Boot, in *instance) {
 	case in.level+1 < len(in.rule.Rungs):
 		in.level++
 		in.tries = 0
-	case rung.revives, rung.op.class == ClassTell:
+	case rung.revives, rung.op.leased, rung.op.class == ClassTell: // they disturb nothing
 	default:
 		in.edges = 0
 		in.enter(now, StateOff)

@@ -305,7 +305,9 @@ func (e *Engine) end(now Boot, act ActID, ok bool, detail string) {
 	e.tell(Outcome{Kind: Finished, Rule: in.rule.Name, Target: in.target, Action: in.rung().text, Act: act, At: now, OK: ok, Detail: detail, Facts: in.seen})
 	in.act, in.acted = 0, now
 	in.enter(now, StateCooling)
-	in.lasts = ok && in.rung().op.leased // it is not there to help
+	if in.lasts = ok && in.rung().op.leased; in.lasts { // it is not there to help
+		in.tries = 0
+	}
 	if !ok && len(in.rule.edges) > 0 && in.edges == 0 {
 		in.edges = 1 // what the edge asked for has not been done
 	}
