@@ -168,9 +168,11 @@ func (e *Engine) edge(now Boot, c *cell, at Boot, total Value, cause Cause) {
 	for _, id := range windows[c.id] {
 		w := e.cell(id, c.target)
 		w.at, w.value, w.turn = at, Int(0), e.turns // known from now on
-		if n > 0 && (cause.Kind == CauseNone || cause.Kind == CauseChain) {
+		// What two acts stand behind nobody may answer. Were it counted, what is told of
+		// that would be counted too, for ever.
+		if n > 0 && (cause.Kind == CauseNone || cause.Kind == CauseChain && depth(cause.Chain) < maxDepth) {
 			w.window.add(at, n)
-			w.cause = cause // whoever counts what acts led to goes on from those
+			w.cause = cause // who answers a count goes on from there
 		}
 		e.mark(w)
 	}

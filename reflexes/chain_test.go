@@ -90,6 +90,20 @@ func TestChainIsPassedOverQuietly(t *testing.T) {
 	}
 }
 
+// A story tells chains as facts print them.
+func TestChainInAStory(t *testing.T) {
+	const line = "sense:story sense.count = 3 by chain a,web/b"
+	story, err := ParseStory("1s  " + line)
+	if err != nil || len(story) != 1 || story[0].Facts[0].String() != line || story[0].Facts[0].Cause != (Cause{Kind: CauseChain, Chain: "a,web/b"}) {
+		t.Errorf("%+v, %v", story, err)
+	}
+	for _, bad := range []string{"by chain", "by chain a b", "by act", "by act x"} {
+		if _, err := ParseStory("1s  sense:story sense.count = 3 " + bad); err == nil {
+			t.Errorf("%s is taken", bad)
+		}
+	}
+}
+
 // A count of what was heard goes on from the chain of the last, and what an act on
 // it causes goes on from that.
 func TestChainOfACount(t *testing.T) {

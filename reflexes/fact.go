@@ -144,9 +144,6 @@ type Cause struct {
 	Chain string `json:",omitempty"`
 }
 
-// acted tells that acts of reflexes stand behind it.
-func (c Cause) acted() bool { return c.Kind == CauseAct || c.Kind == CauseChain }
-
 // ActID names an act of this host's engine. It rises over restarts of the agent
 // and boots, as long as the engine's state is kept.
 type ActID uint64

@@ -75,16 +75,13 @@ func (e *Engine) caused(in *instance, c Cause) Reason {
 	case CauseDeploy:
 		return ReasonDeploying
 	case CauseAct, CauseChain:
-		depth := 0
-		for rule := range strings.SplitSeq(e.chain(c), chainSep) {
+		chain := e.chain(c)
+		for rule := range strings.SplitSeq(chain, chainSep) {
 			if rule == in.rule.Name {
 				return ReasonOwnAct
 			}
-			if rule != "" {
-				depth++
-			}
 		}
-		if depth >= maxDepth {
+		if depth(chain) >= maxDepth {
 			return ReasonDepth
 		}
 	}
@@ -123,7 +120,7 @@ func (in *instance) cause(now Boot) Cause {
 	}
 	// A level that an act has changed and that stays as it is for a stable period
 	// stands for itself.
-	if c := in.because; c != nil && (!c.cause.acted() || now-c.at < resetAfter && now-in.begun < resetAfter) {
+	if c := in.because; c != nil && (c.cause.Kind != CauseAct || now-c.at < resetAfter && now-in.begun < resetAfter) {
 		return c.cause
 	}
 	return Cause{}

@@ -1,5 +1,7 @@
 package reflexes
 
+import "strings"
+
 // RecordKind is what a record of the journal says.
 type RecordKind string
 
@@ -36,6 +38,14 @@ type Record struct {
 
 // chainSep stands between the rules of a chain.
 const chainSep = ","
+
+// depth is how many rules a chain has.
+func depth(chain string) int {
+	if chain == "" {
+		return 0
+	}
+	return 1 + strings.Count(chain, chainSep)
+}
 
 // through is the chain that goes on from an act of a rule to which another led.
 func through(chain, rule string) string {

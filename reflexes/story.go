@@ -22,6 +22,7 @@ type Moment struct {
 //
 //	1.5s  host host.memory.available_ratio = 0.04
 //	2s    copy:web/1 app.ready = false by deploy
+//	2s    sense:db sense.count = 3 by chain db-slow,web/shed
 //	2s    exit web/1 signal SIGKILL ran 3s
 //	3s..9s every 500ms  host host.memory.available_ratio = 0.04
 //	4s    freeze [hard] [APP] | thaw | gate shut | gate open | permit
