@@ -73,9 +73,6 @@ func (u *Units) run(ctx context.Context, emit Emit) error {
 	if err := conn.Greet(ctx); err != nil {
 		return err
 	}
-	if err := r.list(ctx); err != nil {
-		return err
-	}
 	return r.loop(ctx)
 }
 
@@ -92,34 +89,34 @@ type unitsRun struct {
 	conn  pid1.Conn
 	emit  Emit
 	facts []reflexes.Fact
+	soon  *time.Timer // all are to be listed
+	asked bool        // soon is set
 }
+
+var errDropped = errors.New("systemd has dropped the connection")
 
 func (r *unitsRun) loop(ctx context.Context) error {
 	relist := time.NewTicker(r.cfg.Relist)
 	defer relist.Stop()
-	soon := time.NewTimer(time.Hour)
-	defer soon.Stop()
-	asked := false
+	r.soon, r.asked = time.NewTimer(0), true
+	defer r.soon.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-r.conn.Context().Done():
-			return errors.New("systemd has dropped the connection")
+			return errDropped
 		case s, ok := <-r.conn.Signals:
 			if !ok {
-				return errors.New("systemd has dropped the connection")
+				return errDropped
 			}
-			if r.signal(s) && !asked {
-				asked = true
-				soon.Reset(settle)
-			}
+			r.take(s)
 		case <-relist.C:
 			if err := r.list(ctx); err != nil {
 				return err
 			}
-		case <-soon.C:
-			asked = false
+		case <-r.soon.C:
+			r.asked = false
 			if err := r.list(ctx); err != nil {
 				return err
 			}
@@ -127,7 +124,15 @@ func (r *unitsRun) loop(ctx context.Context) error {
 	}
 }
 
-// signal takes in what PID 1 says, and tells whether units are to be listed: of
+// take takes in what PID 1 says.
+func (r *unitsRun) take(s *dbus.Signal) {
+	if r.signal(s) && !r.asked {
+		r.asked = true
+		r.soon.Reset(settle)
+	}
+}
+
+// signal tells of the unit that PID 1 speaks of, and whether all are to be listed: of
 // their removal it speaks also when it reads its configuration anew.
 func (r *unitsRun) signal(s *dbus.Signal) (list bool) {
 	switch s.Name {
@@ -173,15 +178,22 @@ type unitRow struct {
 	JobPath                                         dbus.ObjectPath
 }
 
-// list asks for all units and compares.
+// list asks for all units and compares. What was told before the answer is taken in
+// before it: it leads to what is listed, and a failure on the way would else count
+// twice.
 func (r *unitsRun) list(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, pid1.Answers)
 	defer cancel()
 	var rows []unitRow
-	at := r.cfg.Now()
-	if err := r.conn.Object(pid1.Name, pid1.Manager).CallWithContext(ctx, pid1.OfManager+"ListUnits", 0).Store(&rows); err != nil {
+	call := r.conn.Object(pid1.Name, pid1.Manager).CallWithContext(ctx, pid1.OfManager+"ListUnits", 0)
+	if err := call.Store(&rows); err != nil {
 		return fmt.Errorf("list units: %w", err)
 	}
+	since, err := r.takeUntil(call.ResponseSequence)
+	if err != nil {
+		return err
+	}
+	at := r.cfg.Now()
 	r.table.compare()
 	r.facts = r.facts[:0]
 	for _, row := range rows {
@@ -193,7 +205,28 @@ func (r *unitsRun) list(ctx context.Context) error {
 	}
 	r.facts = r.table.compared(at, r.facts)
 	r.tell()
+	for _, s := range since {
+		r.take(s)
+	}
 	return nil
+}
+
+// takeUntil takes in what PID 1 told before an answer that has come, and returns what
+// it has told since.
+func (r *unitsRun) takeUntil(answer dbus.Sequence) (since []*dbus.Signal, err error) {
+	end := &dbus.Signal{}
+	r.conn.Line.DeliverSignal("", "", end)
+	for s := range r.conn.Signals {
+		switch {
+		case s == end:
+			return since, nil
+		case s.Sequence < answer:
+			r.take(s)
+		default:
+			since = append(since, s)
+		}
+	}
+	return nil, errDropped
 }
 
 func (r *unitsRun) tell() {

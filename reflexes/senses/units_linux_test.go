@@ -1,15 +1,22 @@
 package senses
 
 import (
+	"bufio"
 	"context"
+	"encoding/binary"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/godbus/dbus/v5"
+
+	"github.com/ganglion-mesh/ganglion/pid1"
 	"github.com/ganglion-mesh/ganglion/reflexes"
 )
 
@@ -128,5 +135,131 @@ func TestUnitsWithoutSystemd(t *testing.T) {
 	err := u.Run(t.Context(), func([]reflexes.Fact) { t.Error("told something") })
 	if err == nil || !strings.Contains(err.Error(), "PID 1 is not systemd") {
 		t.Error(err)
+	}
+}
+
+// TestUnitsFailureIsCountedOnce: a unit fails, and is started anew, while all are
+// listed.
+func TestUnitsFailureIsCountedOnce(t *testing.T) {
+	p := newFakePID1(t)
+	e := listen(t, must[*Units](t)(NewUnits(UnitsConfig{Now: bootNow, Socket: p.socket})))
+	defer e.stop() // before the connection ends
+	p.answer("Ping")
+	p.answer("ListUnits", []unitRow{row("web.service", "active")})
+	e.waitFor(reflexes.UnitState, "web.service", is(reflexes.Text("active")))
+	p.signal(pid1.Manager, pid1.OfManager, "UnitRemoved", "old.service", pid1.Manager)
+	p.receive("ListUnits")
+	p.changed("web_2eservice", "deactivating")
+	p.changed("web_2eservice", "failed")
+	p.reply([]unitRow{row("web.service", "failed")})
+	p.changed("web_2eservice", "activating")
+	p.changed("end_2eservice", "failed")
+	e.waitFor(reflexes.UnitFailures, "end.service", is(reflexes.Int(1)))
+	if n, _ := last(e.all(), reflexes.UnitFailures, "web.service"); n != reflexes.Int(1) {
+		t.Errorf("it failed once: %v were counted", n)
+	}
+	if state, _ := last(e.all(), reflexes.UnitState, "web.service"); state != reflexes.Text("activating") {
+		t.Errorf("its state is %v", state)
+	}
+}
+
+func row(name, active string) unitRow {
+	return unitRow{Name: name, Load: "loaded", Active: active, Sub: active, Path: "/", JobPath: "/"}
+}
+
+// fakePID1 says what a test has it say to the one who connects.
+type fakePID1 struct {
+	t      *testing.T
+	socket string
+	conn   chan net.Conn // once somebody was let in
+	c      net.Conn
+	r      *bufio.Reader
+	asked  *dbus.Message // what was received last
+}
+
+func newFakePID1(t *testing.T) *fakePID1 {
+	t.Helper()
+	p := &fakePID1{t: t, socket: filepath.Join(t.TempDir(), "private"), conn: make(chan net.Conn, 1)}
+	l, err := net.Listen("unix", p.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			p.conn <- c
+		}
+	}()
+	return p
+}
+
+// greet lets in who has connected.
+func (p *fakePID1) greet() {
+	p.t.Helper()
+	p.c = <-p.conn
+	p.t.Cleanup(func() { p.c.Close() })
+	p.r = bufio.NewReader(p.c)
+	for _, answer := range []string{"REJECTED EXTERNAL", "OK 0123456789abcdef0123456789abcdef", "ERROR", ""} {
+		if _, err := p.r.ReadString('\n'); err != nil {
+			p.t.Fatal(err)
+		}
+		if answer != "" {
+			fmt.Fprintf(p.c, "%s\r\n", answer)
+		}
+	}
+}
+
+// receive waits for a call of a method.
+func (p *fakePID1) receive(method string) {
+	p.t.Helper()
+	if p.c == nil {
+		p.greet()
+	}
+	for {
+		m, err := dbus.DecodeMessage(p.r)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		if p.asked = m; m.Headers[dbus.FieldMember].Value() == method {
+			return
+		}
+	}
+}
+
+func (p *fakePID1) reply(body ...any) {
+	p.t.Helper()
+	p.send(dbus.TypeMethodReply, map[dbus.HeaderField]any{dbus.FieldReplySerial: p.asked.Serial()}, body)
+}
+
+func (p *fakePID1) answer(method string, body ...any) {
+	p.t.Helper()
+	p.receive(method)
+	p.reply(body...)
+}
+
+func (p *fakePID1) signal(path dbus.ObjectPath, iface, member string, body ...any) {
+	p.t.Helper()
+	p.send(dbus.TypeSignal, map[dbus.HeaderField]any{dbus.FieldPath: path, dbus.FieldInterface: strings.TrimSuffix(iface, "."), dbus.FieldMember: member}, body)
+}
+
+// changed says that a unit is in a state.
+func (p *fakePID1) changed(unit, active string) {
+	p.t.Helper()
+	props := map[string]dbus.Variant{"ActiveState": dbus.MakeVariant(active), "SubState": dbus.MakeVariant(active)}
+	p.signal(unitPath+dbus.ObjectPath(unit), pid1.Properties, "PropertiesChanged", pid1.Unit, props, []string{})
+}
+
+func (p *fakePID1) send(kind dbus.Type, headers map[dbus.HeaderField]any, body []any) {
+	p.t.Helper()
+	m := &dbus.Message{Type: kind, Headers: map[dbus.HeaderField]dbus.Variant{}, Body: body}
+	for field, value := range headers {
+		m.Headers[field] = dbus.MakeVariant(value)
+	}
+	if len(body) > 0 {
+		m.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf(body...))
+	}
+	if err := m.EncodeTo(p.c, binary.LittleEndian); err != nil {
+		p.t.Fatal(err)
 	}
 }
