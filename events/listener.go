@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/oklog/ulid/v2"
 )
 
 // heardAhead is how many messages wait for who listens; what comes while they do
@@ -35,7 +36,8 @@ type Heard struct {
 // Listener hears the story on NATS, over one connection however many listen, and
 // over none when nobody does. It is safe for concurrent use.
 type Listener struct {
-	cfg ListenerConfig
+	cfg   ListenerConfig
+	kinds map[string]Kind
 
 	turn  chan struct{} // held while connecting, and over link
 	link  *link         // nil: there is none
@@ -60,7 +62,7 @@ func NewListener(cfg ListenerConfig) (*Listener, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Listener{cfg: cfg, turn: make(chan struct{}, 1)}, nil
+	return &Listener{cfg: cfg, kinds: kindsByType(), turn: make(chan struct{}, 1)}, nil
 }
 
 // Listen calls heard for each event that a filter selects, one after the other, from
@@ -114,15 +116,12 @@ func ended(ctx context.Context, err error) error {
 	return fmt.Errorf("listen on NATS: %w", err)
 }
 
-// read makes an event of a message. What is none, or not the one that its subject
-// says, is passed over: on a server of others' anybody may say anything.
+// read makes an event of a message. What is none is passed over: on a server of
+// others' anybody may say anything.
 func (l *Listener) read(m *nats.Msg) (Heard, bool) {
 	e, err := Parse(m.Data)
 	if err == nil {
-		err = CheckChain(e.Chain)
-	}
-	if err == nil && NATSSubject(l.cfg.Mesh, e) != m.Subject {
-		err = fmt.Errorf("its event is of %.80q", NATSSubject(l.cfg.Mesh, e))
+		err = l.check(e, m.Subject)
 	}
 	if err != nil {
 		l.cfg.Logger.Debug("events: a message is not heard", "subject", m.Subject, "err", err)
@@ -130,6 +129,21 @@ func (l *Listener) read(m *nats.Msg) (Heard, bool) {
 	}
 	ms, _ := strconv.ParseInt(m.Header.Get(headerAge), 10, 64)
 	return Heard{Event: e, Subject: strings.TrimPrefix(m.Subject, subjectRoot+"."+l.cfg.Mesh+"."), Age: time.Duration(ms) * time.Millisecond}, true
+}
+
+// check tells what is wrong with an event that came on a subject. One of a kind that
+// this version does not know is wrong too.
+func (l *Listener) check(e Event, subject string) error {
+	if _, err := ulid.ParseStrict(e.ID); err != nil {
+		return fmt.Errorf("id %.40q: %w", e.ID, err)
+	}
+	if k, known := l.kinds[e.Kind()]; !known || !k.takes(e.Subject) {
+		return fmt.Errorf("there is no event %.80q of %.80q", e.Kind(), e.Subject)
+	}
+	if own := NATSSubject(l.cfg.Mesh, e); own != subject {
+		return fmt.Errorf("its event is of %s", own)
+	}
+	return CheckChain(e.Chain)
 }
 
 // join returns the connection, after making it if there is none that works.

@@ -112,6 +112,9 @@ func TestListenerBelievesNoForgery(t *testing.T) {
 		{Subject: "ganglion.main.app.web.3.started", Data: []byte(text)}, {Subject: "ganglion.main.app.web.2.exited", Data: []byte(text)},
 		{Subject: web, Data: []byte(strings.Replace(text, "a,web/b", "a,,b", 1))}, {Subject: web, Data: []byte(strings.Replace(text, "a,web/b", "A", 1))},
 		{Subject: web, Data: []byte(strings.Replace(text, "a,web/b", strings.Repeat("a,", 8)+"a", 1))},
+		{Subject: web, Data: []byte(strings.Replace(text, e.ID, strings.Repeat("x", 1000), 1))}, {Subject: web, Data: []byte(strings.Replace(text, e.ID, "", 1))},
+		{Subject: "ganglion.main.app.web.2.blessed", Data: []byte(strings.Replace(text, "app.started", "app.blessed", 1))},
+		{Subject: "ganglion.main.app.WEB.2.started", Data: []byte(strings.Replace(text, "app/web/2", "app/WEB/2", 1))},
 		{Subject: web, Data: []byte(text), Header: nats.Header{headerAge: {"long"}}},
 	} {
 		if err := nc.PublishMsg(m); err != nil {
