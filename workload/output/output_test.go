@@ -90,6 +90,25 @@ func TestReadAndResume(t *testing.T) {
 	}
 }
 
+// The last lines are the same however long lines are, within the last MiB.
+func TestTailOfLongLines(t *testing.T) {
+	for _, long := range []int{1, 100, glanceBytes - 1, glanceBytes, glanceBytes + 1, 70_000, 400_000} {
+		s := store(t, 64<<20)
+		out, _ := opened(t, s)
+		var want string
+		for n := range 5 {
+			line := strings.Repeat(string(rune('a'+n)), long) + "\n"
+			fmt.Fprint(out, line)
+			if n > 2 {
+				want += line
+			}
+		}
+		if o, _, _ := all(t, s, ReadOptions{Tail: 2}); o != want {
+			t.Errorf("lines of %d bytes: read %d bytes, want the last %d", long, len(o), len(want))
+		}
+	}
+}
+
 func TestRotationKeepsPlacesAndBounds(t *testing.T) {
 	s := store(t, 1000)
 	out, _ := opened(t, s)

@@ -15,9 +15,10 @@ import (
 	"github.com/ganglion-mesh/ganglion/workload"
 )
 
-// Limits of one read: a chunk, and how far back Tail looks.
+// Limits of one read: a chunk, and how far back Tail looks, at first and at last.
 const (
 	chunkBytes  = 64 << 10
+	glanceBytes = 8 << 10
 	tailBytes   = 1 << 20
 	followEvery = 100 * time.Millisecond
 )
@@ -134,22 +135,39 @@ func (r *reader) seekTail(lines int) error {
 		if err != nil {
 			return err
 		}
-		buf := make([]byte, tailBytes)
-		at := max(0, end-tailBytes)
-		fill := 0
-		for fill < len(buf) {
-			n, got, err := st.readAt(buf[fill:], at+int64(fill))
-			if err != nil || n == 0 {
-				break
-			}
-			if fill == 0 {
-				at = got // the oldest byte kept may lie later
-			}
-			fill += n
-		}
-		*r.pos(i) = at + int64(tailStart(buf[:fill], lines))
+		*r.pos(i) = st.tail(end, lines)
 	}
 	return nil
+}
+
+// tail is where the last lines before end begin. It looks further back only where
+// lines are long: it is asked for right after a restart, which it must not burden.
+func (s *stream) tail(end int64, lines int) int64 {
+	for look := int64(glanceBytes); ; look = min(8*look, tailBytes) {
+		from := max(0, end-look)
+		buf := make([]byte, end-from)
+		fill, at := s.fill(buf, from)
+		start := tailStart(buf[:fill], lines)
+		if start > 0 || from == 0 || at > from || look == tailBytes {
+			return at + int64(start)
+		}
+	}
+}
+
+// fill reads what is kept from a position on, and returns where that begins.
+func (s *stream) fill(buf []byte, pos int64) (fill int, at int64) {
+	at = pos
+	for fill < len(buf) {
+		n, got, err := s.readAt(buf[fill:], at+int64(fill))
+		if err != nil || n == 0 {
+			break
+		}
+		if fill == 0 {
+			at = got // the oldest byte kept may lie later
+		}
+		fill += n
+	}
+	return fill, at
 }
 
 func tailStart(b []byte, lines int) int {
