@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/oklog/ulid/v2"
 )
 
@@ -70,6 +72,24 @@ func FuzzOpen(f *testing.F) {
 		wantSeqs(t, got, a.Seq, b.Seq)
 		if _, err := r.Since(time.Unix(0, rand.Int64())); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// Whatever comes over NATS, what is heard of it is an event that some host could tell.
+func FuzzHear(f *testing.F) {
+	e := Event{SpecVersion: "1.0", ID: ulid.Make().String(), Source: "/hosts/h1", Type: TypePrefix + "app.started", Subject: "app/web/2", Seq: 7, Chain: "a,web/b", Data: []byte("{}")}
+	f.Add("ganglion.main.app.web.2.started", string(e.appendJSON(nil)), "12")
+	f.Add("ganglion.main.app.web.2.started", `{"specversion":"1.0"}`, "-9223372036854775808")
+	f.Add("", "", "")
+	l := &Listener{cfg: ListenerConfig{Mesh: "main", Logger: slog.New(slog.DiscardHandler)}, kinds: kindsByType()}
+	f.Fuzz(func(t *testing.T, subject, data, age string) {
+		h, ok := l.read(&nats.Msg{Subject: subject, Data: []byte(data), Header: nats.Header{headerAge: {age}}})
+		if !ok {
+			return
+		}
+		if len(h.Event.ID) != ulid.EncodedSize || len(h.Subject) > 256 || len(h.Event.Chain) > 8*128 || strings.ContainsAny(h.Subject+h.Event.Chain, "*> \n\"") {
+			t.Errorf("heard %+v", h)
 		}
 	})
 }
