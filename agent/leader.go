@@ -161,6 +161,7 @@ func (l *leaderLoop) step(ctx context.Context, node *consensus.Node, state *topo
 		l.log.Error("make a thaw known", "error", err)
 	}
 	now := time.Now()
+	l.obs.runs(now)
 	members := l.pool.Members()
 	l.teller.members(members, state)
 	obs := l.obs.observe(state.Hosts(), members, now)

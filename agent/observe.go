@@ -34,7 +34,8 @@ type observatory struct {
 	down    map[string]time.Time
 	takes   map[string]bool      // of hosts that look dead: whether the kernel takes connections, as far as it was asked
 	met     map[string]time.Time // when each host was first seen in the roster, by host id
-	since   time.Time            // when this host took office
+	since   time.Time            // when this host took office, or stood still last
+	ran     time.Time            // when this agent was last seen to run, while it leads
 	seen    uint64               // counts reports
 	fresh   chan struct{}        // closed at the next report
 }
@@ -82,9 +83,31 @@ func newObservatory() *observatory {
 func (o *observatory) takeOffice(now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.begin(now)
+}
+
+// begin forgets reports and starts the time that hosts have to make new ones. It is
+// called with mu held.
+func (o *observatory) begin(now time.Time) {
 	clear(o.reports)
 	clear(o.takes)
-	o.since = now
+	o.since, o.ran = now, now
+}
+
+// stoodStill is for how long an agent that leads is not seen to run when a host that
+// reports in time may look silent, because this one did not listen.
+const stoodStill = missedReport - reportEvery
+
+// runs is called every reportEvery at least by an agent that leads. One that stood
+// still accuses nobody of having been silent meanwhile, but hears all hosts anew: the
+// population gate would else stay shut for minutes (S9), here and in a later office.
+func (o *observatory) runs(now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if now.Sub(o.ran) >= stoodStill {
+		o.begin(now)
+	}
+	o.ran = now
 }
 
 // report stores r. A report older than the one held, of the same agent life, is

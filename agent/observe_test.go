@@ -50,6 +50,66 @@ func TestHostsThatJoinAreNotIll(t *testing.T) {
 	}
 }
 
+// A leader that stood still has heard nobody, which is no silence of theirs.
+func TestLeaderThatStoodStillAccusesNobody(t *testing.T) {
+	o := newObservatory()
+	now := time.Now()
+	o.takeOffice(now)
+	roster := []topology.Host{{Name: "h1", ID: "1"}, {Name: "h2", ID: "2"}, {Name: "h3", ID: "3"}}
+	var members []gossip.Member
+	for _, h := range roster {
+		members = append(members, gossip.Member{Name: h.Name, Status: gossip.StatusAlive})
+	}
+	seq := uint64(0)
+	hear := func(hosts ...topology.Host) {
+		for _, h := range hosts {
+			seq++
+			o.report(api.Report{Host: h.Name, HostID: h.ID, Boot: "a", Seq: seq}, now)
+		}
+	}
+	look := func(after time.Duration) (ill int, settled bool) {
+		now = now.Add(after)
+		o.runs(now)
+		obs := o.observe(roster, members, now)
+		for _, h := range obs.Hosts {
+			if unhealthy(h) {
+				ill++
+			}
+		}
+		return ill, obs.Settled
+	}
+	hear(roster...)
+	if ill, settled := look(time.Second); ill != 0 || !settled {
+		t.Fatalf("all have reported: %d look ill, settled %v", ill, settled)
+	}
+	for _, pause := range []time.Duration{stoodStill, time.Minute} {
+		if ill, settled := look(pause); ill != 0 || settled {
+			t.Errorf("it stood still for %s: %d look ill, settled %v", pause, ill, settled)
+		}
+		hear(roster...)
+		if ill, settled := look(time.Second); ill != 0 || !settled {
+			t.Errorf("and was told anew: %d look ill, settled %v", ill, settled)
+		}
+	}
+
+	// A pause that is too short to be seen makes nobody look ill who reports in time.
+	look(reportEvery - time.Second)
+	if ill, settled := look(stoodStill - 1); ill != 0 || !settled {
+		t.Errorf("a short pause: %d look ill, settled %v", ill, settled)
+	}
+	if ill, _ := look(time.Second); ill != 3 {
+		t.Errorf("all are silent: %d look ill", ill)
+	}
+	hear(roster[:2]...)
+	for range 3 {
+		hear(roster[:2]...)
+		look(reportEvery)
+	}
+	if ill, _ := look(0); ill != 1 {
+		t.Errorf("one is silent, this host runs: %d look ill", ill)
+	}
+}
+
 func TestMeshIsFoundHoweverEarlyItIsAskedFor(t *testing.T) {
 	h := startHost(t, "h1", nil)
 	h.stop(t)

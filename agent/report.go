@@ -68,8 +68,9 @@ func (r *reporter) run(ctx context.Context) error {
 func (r *reporter) send(ctx context.Context) bool {
 	r.seq++
 	rep := r.report()
-	if r.leader.leading() {
-		r.obs.report(rep, time.Now())
+	if now := time.Now(); r.leader.leading() {
+		r.obs.runs(now)
+		r.obs.report(rep, now)
 		return true
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
