@@ -47,7 +47,7 @@ type Config struct {
 type Timing struct {
 	ProbeInterval     time.Duration // one other host is probed this often; default 750 ms
 	ProbeTimeout      time.Duration // for a direct answer; default 500 ms
-	GossipInterval    time.Duration // default 400 ms
+	GossipInterval    time.Duration // default half of ProbeInterval
 	PushPullInterval  time.Duration // whole state with one random host; default 10 s
 	ReconnectInterval time.Duration // one failed host is tried this often; default 10 s
 	JoinRetryMax      time.Duration // upper end of the jittered wait; default 10 s
@@ -103,7 +103,7 @@ func (t Timing) withDefaults() Timing {
 	}
 	def(&t.ProbeInterval, 750*time.Millisecond)
 	def(&t.ProbeTimeout, 500*time.Millisecond)
-	def(&t.GossipInterval, 400*time.Millisecond)
+	def(&t.GossipInterval, t.ProbeInterval/2) // every other tick is a probe's too, and wakes nobody by itself
 	def(&t.PushPullInterval, 10*time.Second)
 	def(&t.ReconnectInterval, 10*time.Second)
 	def(&t.JoinRetryMax, 10*time.Second)
