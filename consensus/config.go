@@ -21,8 +21,8 @@ const (
 	snapshotsRetained = 2
 	trailingLogs      = 10240
 	commitTimeout     = 500 * time.Millisecond
-	beatEvery         = 400 * time.Millisecond
-	logCacheEntries   = 512
+	beatEvery         = 500 * time.Millisecond
+	logCacheEntries   = 16 // what repeats to followers look up; few, for an entry may be large
 	ioTimeout         = 10 * time.Second
 	connectionsPooled = 3
 )
@@ -115,7 +115,7 @@ func (c *Config) defaults() {
 }
 
 // beat is how often a follower hears from its leader: often enough that
-// one may come late by more than half a timeout.
+// one may come late by half a timeout.
 func (c *Config) beat() time.Duration { return beatEvery * time.Duration(c.Timing) }
 
 // raftConfig is Raft's own configuration. Pre-vote is on by default; a removed

@@ -186,7 +186,11 @@ func (n *Node) start() (*raft.Raft, *link, error) {
 		n.calls.close()
 		return nil, nil, errors.Join(err, n.store.Close())
 	}
-	r, err := raft.NewRaft(n.cfg.raftConfig(n.id), n.machine, n.store, n.store, n.snaps, l)
+	var r *raft.Raft
+	logs, err := raft.NewLogCache(logCacheEntries, n.store)
+	if err == nil {
+		r, err = raft.NewRaft(n.cfg.raftConfig(n.id), n.machine, logs, n.store, n.snaps, l)
+	}
 	if err != nil {
 		n.calls.close()
 		return nil, nil, errors.Join(fmt.Errorf("run consensus: %w", err), l.Close(), n.store.Close())
