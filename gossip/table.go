@@ -20,6 +20,10 @@ const (
 	// until the next exchange; with 6, none of 600 was seen to. Refreshes of
 	// vitals, of which another soon follows, keep to 4.
 	urgentMult, routineMult = 6, 4
+	// probedByAll is up to how many hosts each probes each other, and has its vitals
+	// in the answer, within two rounds of 750 ms a host: 9 s, and a record published 5 s
+	// before that is still fresh. Refreshes there need no packets of their own.
+	probedByAll = 7
 )
 
 // table holds the newest vitals heard of each host and what is still to be
@@ -200,12 +204,14 @@ func (t *table) appendQueued(b []byte, limit int) []byte {
 	return b
 }
 
+// queue passes e on, unless it is a refresh that probes tell everyone of anyway.
 func (t *table) queue(e entry, urgent bool) {
-	q := t.routine
-	if urgent {
-		q = t.urgent
+	switch {
+	case urgent:
+		t.urgent.QueueBroadcast(&broadcast{e})
+	case t.hosts.Load() > probedByAll:
+		t.routine.QueueBroadcast(&broadcast{e})
 	}
-	q.QueueBroadcast(&broadcast{e})
 }
 
 // broadcast is an entry on its way out. Its age is written anew each time it is

@@ -13,7 +13,7 @@ import (
 func newTestTable() (*table, *int) {
 	n := new(int)
 	t := newTable("me", func() { *n++ })
-	t.hosts.Store(5)
+	t.hosts.Store(50)
 	return t, n
 }
 

@@ -57,6 +57,33 @@ func TestRefreshIsQuiet(t *testing.T) {
 	})
 }
 
+// In a small mesh the answers to probes carry refreshes; gossip carries changes.
+func TestFewHostsHearRefreshesByProbes(t *testing.T) {
+	inMesh(t, func(m *mesh) {
+		hosts := m.five()
+		hosts[1].PublishVitals(Vitals{CPU: 0.5})
+		m.within(2*time.Second, "known", func() bool { return knowAll(hosts, hosts[1:2]) })
+		pass(10 * time.Second) // what was urgent has gone out
+		for round := range 20 {
+			cpu := float64(round % 2)
+			hosts[1].PublishVitals(Vitals{CPU: cpu})
+			m.within(7*time.Second, "the refresh is known", func() bool {
+				waiting := 0
+				for _, h := range hosts {
+					waiting += h.table.routine.NumQueued() + h.table.urgent.NumQueued()
+				}
+				if waiting > 0 {
+					t.Fatalf("%d refreshes wait to be gossiped", waiting)
+				}
+				return !slices.ContainsFunc(hosts, func(h *host) bool {
+					v, _, _ := h.Vitals("h2")
+					return v.CPU != cpu
+				})
+			})
+		}
+	})
+}
+
 func TestVitalsGoStaleThenUnknown(t *testing.T) {
 	inMesh(t, func(m *mesh) {
 		hosts := m.five()
@@ -71,7 +98,7 @@ func TestVitalsGoStaleThenUnknown(t *testing.T) {
 			}
 		}
 		hosts[1].PublishVitals(Vitals{})
-		m.within(2*time.Second, "fresh again", func() bool { return hosts[4].Freshness("h2") == Fresh })
+		m.within(7*time.Second, "fresh again, by the answers to probes", func() bool { return hosts[4].Freshness("h2") == Fresh })
 		hosts[1].stop()
 		m.within(10*time.Second, "the dead are unknown", func() bool { return hosts[4].Freshness("h2") == Unknown })
 		if hosts[4].Freshness("nobody") != Unknown {
