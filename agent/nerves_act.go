@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -270,7 +271,7 @@ func (n *nerves) tell(t reflexer.Told) {
 		return // an act has begun: it is told with its result
 	}
 	d := events.New(events.ReflexSubject(rule, n.cfg.Name), data).With(n.causeOf(t), n.slices.index())
-	e := n.record(d.Along(plainChain(t.Chain)))
+	e := n.record(d.Along(cmp.Or(plainChain(t.Chain), plainRule(t.Rule)))) // else it would answer its own words
 	if t.Kind == reflexes.Finished && e.ID != "" {
 		n.webhooks.post(e, t)
 	}

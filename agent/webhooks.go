@@ -43,7 +43,7 @@ type webhooks struct {
 type webhook struct {
 	url          string
 	rule, target string // that the event is about
-	id           string // of the event
+	id, chain    string // of the event
 	body         []byte
 }
 
@@ -66,7 +66,7 @@ func (w *webhooks) post(e events.Event, t reflexer.Told) {
 		if a.Op != "webhook" {
 			continue
 		}
-		h := webhook{url: a.Target, rule: t.Rule, target: t.Target.String(), id: e.ID}
+		h := webhook{url: a.Target, rule: t.Rule, target: t.Target.String(), id: e.ID, chain: e.Chain}
 		var err error
 		if h.body, err = json.Marshal(e); err == nil {
 			select {
@@ -158,5 +158,5 @@ func (n *nerves) undelivered(h webhook, err error) {
 	data := events.ReflexSuppressed{
 		Rule: rule, App: app, Target: h.target, Facts: factsOf(nil), Action: fmt.Sprintf("webhook(%q)", h.url), Reason: "not delivered: " + err.Error(),
 	}
-	n.emit(events.New(events.ReflexSubject(rule, n.cfg.Name), data).With(h.id, n.slices.index()))
+	n.emit(events.New(events.ReflexSubject(rule, n.cfg.Name), data).With(h.id, n.slices.index()).Along(h.chain))
 }

@@ -81,6 +81,11 @@ func TestReflexCallsAWebhook(t *testing.T) {
 		}
 		return errors.New(texts(h.told(t, "reflex.>")))
 	})
+	for _, e := range h.told(t, "reflex.>") {
+		if rule := strings.Split(e.Subject, "/")[1]; e.Chain != rule {
+			t.Errorf("%s of %s has the chain %q: it could answer itself", e.Type, rule, e.Chain)
+		}
+	}
 	fired := h.told(t, "reflex.calls.*.fired")[0]
 	var came events.Event
 	if err := json.Unmarshal([]byte(got.bodies("/ok")[0]), &came); err != nil || came.ID != fired.ID || came.Type != "dev.ganglion.reflex.fired" || string(came.Data) != string(fired.Data) {

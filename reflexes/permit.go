@@ -243,7 +243,7 @@ func (e *Engine) start(now Boot, in *instance, ts *targetState, rung *Rung) Act 
 	return Act{
 		ID: e.acts, Rule: in.rule.Name, Target: in.target, On: ts.target, Tell: rung.Tell, Do: rung.Do,
 		Class: rung.op.class, Durable: rung.op.durable, Loan: rec.Loan, Until: until, Stage: in.state0.stage.ID, Sensed: in.sensed, Facts: in.seen,
-		Chain: through(rec.Chain, rec.Rule),
+		Chain: rec.Through(),
 	}
 }
 

@@ -96,7 +96,7 @@ func (e *Engine) chain(c Cause) string {
 		return c.Chain
 	case CauseAct:
 		if r := e.intent(c.Act); r != nil {
-			return through(r.Chain, r.Rule)
+			return r.Through()
 		}
 	}
 	return ""
@@ -105,7 +105,7 @@ func (e *Engine) chain(c Cause) string {
 // chainOf is the chain that goes on from what is told of a rule.
 func (e *Engine) chainOf(o Outcome) string {
 	if r := e.intent(o.Act); o.Act != 0 && r != nil {
-		return through(r.Chain, r.Rule)
+		return r.Through()
 	}
 	if in := e.instances[instanceKey{o.Rule, o.Target}]; in != nil {
 		return through(e.chain(in.cause(e.now)), o.Rule)

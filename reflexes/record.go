@@ -47,6 +47,9 @@ func depth(chain string) int {
 	return 1 + strings.Count(chain, chainSep)
 }
 
+// Through is the chain that goes on from the act: see Cause.
+func (r *Record) Through() string { return through(r.Chain, r.Rule) }
+
 // through is the chain that goes on from an act of a rule to which another led.
 func through(chain, rule string) string {
 	if chain == "" {

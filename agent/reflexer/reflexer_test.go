@@ -245,6 +245,11 @@ func TestDeathInMidActDoublesNothing(t *testing.T) {
 			if got := next.kinds(); !strings.Contains(got, "finished ("+agentEnded+")") || strings.Contains(got, "fired") {
 				t.Errorf("stored %t: told: %s", stored, got)
 			}
+			for _, o := range next.told {
+				if o.Chain != o.Rule {
+					t.Errorf("stored %t: %s of %s is told with the chain %q", stored, o.Kind, o.Rule, o.Chain)
+				}
+			}
 		})
 	}
 }

@@ -207,7 +207,7 @@ func (r *Reflexer) tellLost(result reflexes.Record) {
 		if rec.Act == result.Act && rec.Kind == reflexes.RecordIntent {
 			r.cfg.Tell(Told{Lost: true, Outcome: reflexes.Outcome{
 				Kind: reflexes.Finished, Rule: rec.Rule, Target: rec.Target, Action: rec.Action, Act: rec.Act,
-				At: result.At, OK: result.OK, Detail: result.Detail, Stage: r.engine.StageOf(rec),
+				At: result.At, OK: result.OK, Detail: result.Detail, Stage: r.engine.StageOf(rec), Chain: rec.Through(),
 			}})
 		}
 	}
