@@ -4,6 +4,7 @@ package install
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -275,6 +276,16 @@ func (d *deb) remove() {
 	}
 	d.apt(d.b, d.new)
 	d.b.agent()
+	// Its copy ended with the package, and where the steps before were quick that is the
+	// second time that it did within the window: it is held back for a moment.
+	d.b.await(20*time.Second, func() error {
+		for _, pid := range d.b.units("web") {
+			if pid != 0 {
+				return nil
+			}
+		}
+		return errors.New("no copy runs again")
+	})
 	d.settled("installation of the removed package")
 }
 
