@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +11,7 @@ import (
 
 	"github.com/ganglion-mesh/ganglion/agent/api"
 	"github.com/ganglion-mesh/ganglion/consensus/topology"
+	"github.com/ganglion-mesh/ganglion/events"
 	"github.com/ganglion-mesh/ganglion/integration/rig"
 )
 
@@ -28,7 +31,7 @@ type look struct {
 // watchApply applies a file and looks at the app until that has ended.
 func watchApply(t *testing.T, h *rig.Host, app, file, first string, meanwhile func(topology.AppStatus)) (seen look, errs string, code int) {
 	t.Helper()
-	done := make(chan struct{})
+	done, begun := make(chan struct{}), time.Now()
 	go func() {
 		defer close(done)
 		_, errs, code = h.CLI("apply", "--timeout", "90s", file)
@@ -53,10 +56,29 @@ func watchApply(t *testing.T, h *rig.Host, app, file, first string, meanwhile fu
 		}
 		select {
 		case <-done:
+			seen.reached = max(seen.reached, startedAs(t, h, app, first, begun))
 			return seen, errs, code
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// startedAs counts the copies that have been started at another version than first since
+// a time, by what their hosts told: one that ends at once is gone before it is looked at.
+func startedAs(t *testing.T, h *rig.Host, app, first string, since time.Time) int {
+	t.Helper()
+	copies := map[string]bool{}
+	for line := range strings.Lines(h.Must("events", "--since", "5m", "-o", "json", "app."+app+".*.started")) {
+		var e events.Event
+		var data events.AppStarted
+		if err := errors.Join(json.Unmarshal([]byte(line), &e), json.Unmarshal(e.Data, &data)); err != nil {
+			t.Fatal(err)
+		}
+		if e.Time.After(since) && data.Version != first {
+			copies[e.Subject] = true
+		}
+	}
+	return len(copies)
 }
 
 // unknown tells of a copy whose host the leader has yet to hear from.
